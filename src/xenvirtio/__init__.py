@@ -1,0 +1,1 @@
+"""Standard virtio devices for every kind of Xen guest."""

@@ -1,0 +1,1 @@
+"""Constants and wire layouts, each citing its source; no behaviour."""

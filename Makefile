@@ -1,0 +1,47 @@
+# make demo   a PV guest on a real Xen with a virtio disk and NIC, on a machine without Xen
+# make test   everything: linters, unit tests interpreted and compiled, lab tests on the real Xen
+SHELL := /bin/bash
+RELEASE ?= trixie
+ACCESS ?= grant
+PACKAGES ?= gcc iproute2 libc6-dev mmdebstrap python3-dev python3-venv qemu-system-x86 qemu-utils squashfs-tools zstd cpio
+VENV := .venv
+RUN := $(VENV)/bin
+SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.pxd')
+UNIT := $(RUN)/python -m pytest -q tests/unit
+
+.PHONY: demo test unit lint lab-test module-check setup clean
+
+demo: setup
+	$(RUN)/xenvirtio demo --release $(RELEASE) --memory-access $(ACCESS)
+
+test: lint unit module-check lab-test
+
+unit: setup
+	$(UNIT) --interpreted
+	$(UNIT)
+
+lab-test: setup
+	$(RUN)/python -m pytest -v tests/lab --lab-release $(RELEASE)
+
+module-check: setup
+	$(RUN)/xenvirtio lab check-module --release $(RELEASE)
+
+lint: setup
+	$(RUN)/ruff check src tests
+	$(RUN)/ruff format --check src tests
+	$(RUN)/mypy
+
+setup: $(VENV)/installed
+
+$(VENV)/installed: $(SOURCES) Makefile scripts/packages
+	@scripts/packages $(PACKAGES)
+	@test -x $(RUN)/python || python3 -m venv $(VENV)
+	@echo "installing xenvirtio into $(VENV)"
+	@$(RUN)/pip install -q --disable-pip-version-check --upgrade pip setuptools
+	@$(RUN)/pip install -q --disable-pip-version-check -e . --group dev
+	@touch $@
+
+clean:
+	-test ! -x $(RUN)/xenvirtio || $(RUN)/xenvirtio lab destroy --all
+	rm -rf build $(VENV) .hypothesis .mypy_cache .ruff_cache .pytest_cache
+	find src -name '*.so' -delete -o -name '__pycache__' -prune -exec rm -rf {} +

@@ -1,7 +1,7 @@
 """Grants of guests by libxengnttab (xen/tools/include/xengnttab.h), copies by gntdev's own ioctl.
 
-The copy goes straight to the kernel (Linux include/uapi/xen/gntdev.h) because the library offers only the same array
-under another name: `memory/grant.py` fills it once and reads the status of each segment from it.
+The copy goes straight to the kernel (Linux include/uapi/xen/gntdev.h) because the library offers only the
+same array under another name: `memory/grant.py` fills it once and reads the status of each segment from it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class XenGrantTable:
         self.close()
 
     def map(self, refs: Sequence[int], domid: int, writable: bool) -> int:
-        """Maps the granted pages next to each other; returns the first one's address. All or none (XenError)."""
+        """Maps the pages next to each other, all or none (XenError); returns the first one's address."""
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         array = self._library.ffi.new("uint32_t[]", list(refs))
         address = self._library.calls.xengnttab_map_domain_grant_refs(
@@ -66,8 +66,8 @@ class XenGrantTable:
     def copy(self, segments: int, count: int) -> None:
         """Copies `count` segments, an array of struct gntdev_grant_copy_segment at the address `segments`.
 
-        Each segment's own outcome is in its `status` (xen/include/public/grant_table.h, GNTST_*). XenError only
-        if the kernel refused the array.
+        Each segment's own outcome is in its `status` (xen/include/public/grant_table.h, GNTST_*).
+        XenError only if the kernel refused the array.
         """
         try:
             fcntl.ioctl(self._descriptor, IOCTL_GNTDEV_GRANT_COPY, struct.pack("=I4xQ", count, segments))

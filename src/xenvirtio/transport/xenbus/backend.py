@@ -1,0 +1,195 @@
+"""The states of one device as the supervisor sees them (docs/virtio-xenbus.md).
+
+    NEW ──Prepare──► PREPARING ──prepared──► WAITING (B: InitWait)
+                         │ failed               │ F: Initialised → Attach
+                         ▼                      ▼
+                      FAILED ◄──────────── ATTACHING ──attached──► CONNECTED (B: Connected)
+                      (B: error,               │ failed                │ F: Closing, Closed, gone, starts again
+                       Closed)                 ▼                       ▼
+                                  CLOSED ◄──detached───────────── DETACHING
+                               (B: Closed) ── F: Initialising ──► WAITING
+
+    at any time: B gone, or online=0 and no frontend connected → Discard → OFF
+
+`Walk` holds no XenStore and no worker: nodes and answers go in, actions come out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from xenvirtio.transport.xenbus.states import XenbusState
+
+if TYPE_CHECKING:
+    from xenvirtio.transport.xenbus.nodes import Snapshot
+
+
+class Phase(Enum):
+    """Where the walk stands."""
+
+    NEW = auto()
+    PREPARING = auto()
+    WAITING = auto()
+    ATTACHING = auto()
+    CONNECTED = auto()
+    DETACHING = auto()
+    CLOSED = auto()
+    FAILED = auto()
+    OFF = auto()
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """The worker opens what the device serves."""
+
+
+@dataclass(frozen=True)
+class Attach:
+    """The worker maps the page and binds the port; `resume`: goes on where an earlier worker stood."""
+
+    resume: bool
+
+
+@dataclass(frozen=True)
+class Detach:
+    """The worker lets go of the page, the rings and the port."""
+
+
+@dataclass(frozen=True)
+class Discard:
+    """The worker closes the device."""
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Write B/state, with B/error if there are words."""
+
+    state: XenbusState
+    error: str | None = None
+
+
+Action = Prepare | Attach | Detach | Discard | Publish
+
+#: the frontend offers a page and a port, or uses them
+OFFERING = (XenbusState.INITIALISED, XenbusState.CONNECTED)
+
+
+class Walk:
+    """One device's way through the states."""
+
+    def __init__(self) -> None:
+        self.phase = Phase.NEW
+        self._resume = False
+        self._hosted = False  # the worker holds the device
+
+    def step(self, now: Snapshot) -> list[Action]:
+        """What to do about the nodes as they are now. Does nothing while an answer is awaited."""
+        if not now.exists:
+            return self._discard(Phase.OFF)
+        match self.phase:
+            case Phase.NEW:
+                return self._start(now)
+            case Phase.WAITING:
+                if not now.online:
+                    return [*self._discard(Phase.OFF), Publish(XenbusState.CLOSED)]
+                if now.frontend in OFFERING:
+                    return self._attach(resume=False)
+            case Phase.CONNECTED:
+                if now.frontend not in OFFERING:
+                    self.phase = Phase.DETACHING
+                    return [Detach()]
+            case Phase.CLOSED:
+                if not now.online:
+                    return self._off(now)
+                if now.frontend is XenbusState.INITIALISING:
+                    self.phase = Phase.WAITING
+                    return [Publish(XenbusState.INIT_WAIT)]
+            case Phase.FAILED | Phase.OFF:
+                if now.online and now.backend is XenbusState.INITIALISING:
+                    return self._prepare(resume=False)
+                if not now.online:
+                    return self._off(now)
+            case Phase.PREPARING | Phase.ATTACHING | Phase.DETACHING:
+                pass
+        return []
+
+    def prepared(self, now: Snapshot) -> list[Action]:
+        """The worker holds the device."""
+        if self.phase is not Phase.PREPARING:
+            return []
+        if self._resume and now.frontend in OFFERING:
+            return self._attach(resume=True)
+        if self._resume:  # it was connected before: the frontend must start from Initialising
+            self.phase = Phase.CLOSED
+            return [Publish(XenbusState.CLOSED), *self.step(now)]
+        self.phase = Phase.WAITING
+        return [Publish(XenbusState.INIT_WAIT), *self.step(now)]
+
+    def attached(self, now: Snapshot) -> list[Action]:
+        """The worker has filled the device page and listens on the port."""
+        if self.phase is not Phase.ATTACHING:
+            return []
+        self.phase = Phase.CONNECTED
+        publish: list[Action] = [] if not now.online else [Publish(XenbusState.CONNECTED)]
+        return [*publish, *self.step(now)]
+
+    def detached(self, now: Snapshot) -> list[Action]:
+        """The worker has let go of page, rings and port."""
+        if self.phase is not Phase.DETACHING:
+            return []
+        self.phase = Phase.CLOSED
+        return [Publish(XenbusState.CLOSED), *self.step(now)]
+
+    def failed(self, words: str) -> list[Action]:
+        """Opening failed (the host's problem: stays until the toolstack starts it again), or attaching did
+        (the guest's: it may start again from Initialising)."""
+        if self.phase is Phase.PREPARING:
+            self._hosted = False
+            self.phase = Phase.FAILED
+            return [Publish(XenbusState.CLOSED, words)]
+        if self.phase is Phase.ATTACHING:
+            self.phase = Phase.CLOSED
+            return [Publish(XenbusState.CLOSED, words)]
+        return []
+
+    def gave_up(self, words: str) -> list[Action]:
+        """The worker died too often."""
+        self._hosted = False
+        if self.phase in (Phase.FAILED, Phase.OFF):
+            return []
+        self.phase = Phase.FAILED
+        return [Publish(XenbusState.CLOSED, words)]
+
+    def restart(self, now: Snapshot) -> list[Action]:
+        """A new worker stands in for one that died."""
+        if not self._hosted or not now.exists:
+            return []
+        connected = self.phase in (Phase.CONNECTED, Phase.ATTACHING) or self._resume
+        if self.phase in (Phase.DETACHING, Phase.CLOSED):
+            connected = True  # B has been Connected: a frontend comes back only through Initialising
+        return self._prepare(resume=connected)
+
+    def _start(self, now: Snapshot) -> list[Action]:
+        if now.backend in (XenbusState.CLOSING, XenbusState.CLOSED) and (not now.online or now.error):
+            self.phase = Phase.FAILED
+            return self._off(now) if not now.online else []
+        fresh = now.backend in (XenbusState.UNKNOWN, XenbusState.INITIALISING, XenbusState.INIT_WAIT)
+        return self._prepare(resume=not fresh)
+
+    def _prepare(self, *, resume: bool) -> list[Action]:
+        self.phase, self._resume, self._hosted = Phase.PREPARING, resume, True
+        return [Prepare()]
+
+    def _attach(self, *, resume: bool) -> list[Action]:
+        self.phase, self._resume = Phase.ATTACHING, False
+        return [Attach(resume)]
+
+    def _discard(self, phase: Phase) -> list[Action]:
+        hosted, self._hosted, self.phase = self._hosted, False, phase
+        return [Discard()] if hosted else []
+
+    def _off(self, now: Snapshot) -> list[Action]:
+        actions = self._discard(Phase.OFF)
+        return actions if now.backend is XenbusState.CLOSED else [*actions, Publish(XenbusState.CLOSED)]

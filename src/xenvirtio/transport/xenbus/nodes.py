@@ -1,0 +1,176 @@
+"""Reading the nodes of a device, B and F of docs/virtio-xenbus.md.
+
+What stands in B was written by the toolstack; what stands in F by the guest, at any time, with any content: each
+node is read once, numbers and lengths are bounded, and nonsense is a NodeError whose words go to B/error.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xenvirtio.errors import XenvirtioError
+from xenvirtio.spec import xenbus
+from xenvirtio.transport.xenbus.states import XenbusState, parse_state
+
+if TYPE_CHECKING:
+    from xenvirtio.xen.interfaces import View
+
+#: domids from here on are reserved (xen/include/public/xen.h, DOMID_FIRST_RESERVED)
+DOMID_LIMIT = 0x7FF0
+#: device numbers: libxl's encoding of a vdev fits in 28 bits
+DEVID_LIMIT = 1 << 28
+#: ports of the FIFO event channel ABI (xen/include/public/event_channel.h, EVTCHN_FIFO_NR_CHANNELS)
+PORT_LIMIT = 1 << 17
+#: settings of one device that the toolstack writes
+HOST_SETTINGS_LIMIT = 64
+
+ACCESS_MODES = (xenbus.MemoryAccess.GRANT, xenbus.MemoryAccess.FOREIGN)
+
+
+class NodeError(XenvirtioError):
+    """A node holds what it must not hold, or is missing."""
+
+
+@dataclass(frozen=True, order=True)
+class DeviceKey:
+    """Which device: the guest's domain and the device's number in it."""
+
+    domid: int
+    devid: int
+
+    def __str__(self) -> str:
+        return f"{self.domid}/{self.devid}"
+
+    def backend(self, own: int) -> str:
+        """B, `own` being the backend's domain."""
+        return f"{backend_root(own)}/{self}"
+
+    @property
+    def frontend(self) -> str:
+        """F."""
+        return f"/local/domain/{self.domid}/device/{xenbus.KIND}/{self.devid}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the toolstack wrote about a device."""
+
+    device_id: int
+    """virtio device ID (virtio 1.3 §5)"""
+    access: tuple[str, ...]
+    """memory-access modes allowed, preferred first"""
+    host: dict[str, str]
+    """B/host: path, mac, …; for the device to understand"""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What the frontend offers to connect with."""
+
+    access: str
+    page: int
+    """grant reference of the device page"""
+    port: int
+    """the frontend's event channel port"""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The nodes that the walk of states depends on, read once."""
+
+    exists: bool
+    online: bool
+    backend: XenbusState
+    frontend: XenbusState
+    error: bool = False
+
+
+def backend_root(own: int) -> str:
+    """The directory of all devices that domain `own` serves."""
+    return f"/local/domain/{own}/backend/{xenbus.KIND}"
+
+
+def parse_number(text: str | None, limit: int) -> int | None:
+    """A decimal number below `limit`, as a toolstack or an honest guest writes it; None for anything else."""
+    if text is None or not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII):
+        return None
+    value = int(text)
+    return value if value < limit else None
+
+
+def parse_key(path: str, own: int) -> tuple[int | None, int | None]:
+    """(domid, devid) of a path at or below `backend_root(own)`; None for what the path does not reach."""
+    parts = path.removeprefix(backend_root(own)).strip("/").split("/")
+    domid = parse_number(parts[0], DOMID_LIMIT)
+    devid = parse_number(parts[1], DEVID_LIMIT) if len(parts) > 1 and domid is not None else None
+    return domid, devid
+
+
+def snapshot(view: View, key: DeviceKey, own: int) -> Snapshot:
+    """The states now."""
+    base = key.backend(own)
+    backend = view.read(f"{base}/state")
+    return Snapshot(
+        exists=backend is not None,
+        online=view.read(f"{base}/online") == "1",
+        backend=parse_state(backend),
+        frontend=parse_state(view.read(f"{key.frontend}/state")),
+        error=view.read(f"{base}/{xenbus.KEY_ERROR}") is not None,
+    )
+
+
+def read_settings(view: View, key: DeviceKey, own: int) -> Settings:
+    """B as the toolstack wrote it. Raises NodeError."""
+    base = key.backend(own)
+    if view.read(f"{base}/{xenbus.KEY_TRANSPORT}") != xenbus.TRANSPORT:
+        raise NodeError(f"{base}/{xenbus.KEY_TRANSPORT} is not {xenbus.TRANSPORT!r}")
+    if parse_number(view.read(f"{base}/frontend-id"), DOMID_LIMIT) != key.domid:
+        raise NodeError(f"{base}/frontend-id is not {key.domid}")
+    kind = re.fullmatch(r"virtio,device([0-9a-f]{1,4})", view.read(f"{base}/type") or "")
+    if not kind:
+        raise NodeError(f"{base}/type is not virtio,device<hexadecimal ID>")
+    host = f"{base}/{xenbus.KEY_HOST}"
+    names = view.names(host) or []
+    if len(names) > HOST_SETTINGS_LIMIT:
+        raise NodeError(f"{host} has more than {HOST_SETTINGS_LIMIT} nodes")
+    settings = {name: view.read(f"{host}/{name}") or "" for name in names}
+    access = tuple(settings.pop(xenbus.KEY_MEMORY_ACCESS, "").split()) or (xenbus.MemoryAccess.GRANT,)
+    if unknown := [mode for mode in access if mode not in ACCESS_MODES]:
+        raise NodeError(f"{host}/{xenbus.KEY_MEMORY_ACCESS}: {unknown[0]!r} is not one of {ACCESS_MODES}")
+    return Settings(int(kind[1], 16), access, settings)
+
+
+def read_offer(view: View, key: DeviceKey, allowed: tuple[str, ...]) -> Offer:
+    """F as the guest wrote it. Raises NodeError."""
+    base = key.frontend
+    version = view.read(f"{base}/{xenbus.KEY_VERSION}")
+    if version != str(xenbus.VERSION):
+        raise NodeError(f"{base}/{xenbus.KEY_VERSION} is not {xenbus.VERSION}")
+    access = view.read(f"{base}/{xenbus.KEY_MEMORY_ACCESS}")
+    if access not in allowed:
+        raise NodeError(f"{base}/{xenbus.KEY_MEMORY_ACCESS} is not one of: {' '.join(allowed)}")
+    page = parse_number(view.read(f"{base}/{xenbus.KEY_DEVICE_PAGE}"), 1 << 32)
+    if page is None:
+        raise NodeError(f"{base}/{xenbus.KEY_DEVICE_PAGE} is not a grant reference")
+    port = parse_number(view.read(f"{base}/{xenbus.KEY_EVENT_CHANNEL}"), PORT_LIMIT)
+    if not port:
+        raise NodeError(f"{base}/{xenbus.KEY_EVENT_CHANNEL} is not an event channel port")
+    return Offer(access, page, port)
+
+
+def guest_name(view: View, domid: int) -> str:
+    """The guest's name for people, at most 64 printable characters; `domain 5` if it has none."""
+    name = view.read(f"/local/domain/{domid}/name") or ""
+    return "".join(c for c in name[:64] if c.isprintable()) or f"domain {domid}"
+
+
+def guest_uuid(view: View, domid: int) -> str:
+    """What tells this guest from a later one with the same domid."""
+    return (view.read(f"/local/domain/{domid}/vm") or "")[:64]
+
+
+def guest_is_pv(view: View, domid: int) -> bool:
+    """True if libxl made it as a PV guest: its foreign mappings pin machine frames and may be cached."""
+    return view.read(f"/libxl/{domid}/type") == "pv"

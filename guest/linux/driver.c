@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * virtio over XenBus: the xenbus driver, which walks a device through the
+ * XenBus states and registers a virtio device when its backend is connected.
+ *
+ *   backend                frontend (this)
+ *   InitWait      ──────►  page, port, memory access → Initialised
+ *   Connected     ──────►  virtio device registered  → Connected
+ *   Closing       ──────►  virtio device removed     → Closed
+ *   Closed        ──────►  page and port freed
+ *   InitWait      ──────►  from Closed: all over again
+ */
+#include <linux/delay.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+#include <linux/virtio.h>
+#include <xen/platform_pci.h>
+#include <xen/xen.h>
+#include <xen/xenbus.h>
+
+#include "virtio_xenbus.h"
+
+struct workqueue_struct *vxb_workqueue;
+
+static void vxb_virtio_release(struct device *dev)
+{
+	kfree(container_of(dev_to_virtio(dev), struct vxb_virtio, vdev));
+}
+
+static int vxb_register(struct vxb_device *vxb, u32 device_id, u32 vendor_id)
+{
+	struct vxb_virtio *virtio = kzalloc(sizeof(*virtio), GFP_KERNEL);
+	unsigned long flags;
+	int err;
+
+	if (!virtio)
+		return -ENOMEM;
+	virtio->vxb = vxb;
+	virtio->vdev.id.device = device_id;
+	virtio->vdev.id.vendor = vendor_id;
+	virtio->vdev.config = &vxb_config_ops;
+	virtio->vdev.dev.parent = &vxb->xdev->dev;
+	virtio->vdev.dev.release = vxb_virtio_release;
+
+	spin_lock_irqsave(&vxb->event_lock, flags);
+	vxb->virtio = virtio;
+	spin_unlock_irqrestore(&vxb->event_lock, flags);
+
+	err = register_virtio_device(&virtio->vdev);
+	if (err) {
+		spin_lock_irqsave(&vxb->event_lock, flags);
+		vxb->virtio = NULL;
+		spin_unlock_irqrestore(&vxb->event_lock, flags);
+		put_device(&virtio->vdev.dev);
+	}
+	return err;
+}
+
+static void vxb_unregister(struct vxb_device *vxb)
+{
+	struct vxb_virtio *virtio = vxb->virtio;
+	unsigned long flags;
+
+	if (!virtio)
+		return;
+	get_device(&virtio->vdev.dev);
+	unregister_virtio_device(&virtio->vdev);
+	spin_lock_irqsave(&vxb->event_lock, flags);
+	vxb->virtio = NULL;
+	spin_unlock_irqrestore(&vxb->event_lock, flags);
+	put_device(&virtio->vdev.dev);
+}
+
+/* Frees page, port and memory access, if there are any */
+static void vxb_release(struct vxb_device *vxb)
+{
+	vxb_page_stop(vxb);
+	if (vxb->memory) {
+		vxb->memory->stop(vxb);
+		WRITE_ONCE(vxb->memory, NULL);
+	}
+}
+
+static int vxb_publish(struct vxb_device *vxb)
+{
+	struct xenbus_device *xdev = vxb->xdev;
+	struct xenbus_transaction xbt;
+	int err;
+
+again:
+	err = xenbus_transaction_start(&xbt);
+	if (err)
+		return err;
+	err = xenbus_printf(xbt, xdev->nodename, "version", "%u", VXB_VERSION);
+	if (!err)
+		err = xenbus_write(xbt, xdev->nodename, "memory-access",
+				   vxb->memory->name);
+	if (!err)
+		err = xenbus_printf(xbt, xdev->nodename, "device-page", "%u",
+				    vxb->page_ref);
+	if (!err)
+		err = xenbus_printf(xbt, xdev->nodename, "event-channel", "%u",
+				    vxb->port);
+	if (err) {
+		xenbus_transaction_end(xbt, 1);
+		return err;
+	}
+	err = xenbus_transaction_end(xbt, 0);
+	if (err == -EAGAIN)
+		goto again;
+	return err;
+}
+
+/* The backend is ready: offers it what it needs */
+static void vxb_prepare(struct vxb_device *vxb)
+{
+	struct xenbus_device *xdev = vxb->xdev;
+	const struct vxb_memory *memory;
+	unsigned int version;
+	int err;
+
+	vxb_release(vxb);
+	version = xenbus_read_unsigned(xdev->otherend, "version", 0);
+	if (version != VXB_VERSION) {
+		xenbus_dev_fatal(xdev, -EOPNOTSUPP,
+				 "%s/version is %u, this driver speaks version %u",
+				 xdev->otherend, version, VXB_VERSION);
+		return;
+	}
+	memory = vxb_memory_choose(vxb);
+	if (!memory || memory->start(vxb))
+		return;
+	WRITE_ONCE(vxb->memory, memory);
+
+	err = vxb_page_start(vxb);
+	if (!err)
+		err = vxb_publish(vxb);
+	if (err) {
+		vxb_release(vxb);
+		xenbus_dev_fatal(xdev, err, "setting up the device page");
+		return;
+	}
+	xenbus_switch_state(xdev, XenbusStateInitialised);
+}
+
+/* The backend has bound page and port: the virtio device can live */
+static void vxb_connect(struct vxb_device *vxb)
+{
+	u32 device_id, vendor_id;
+	int err;
+
+	if (vxb_page_check(vxb, &device_id, &vendor_id))
+		return;
+	err = vxb_register(vxb, device_id, vendor_id);
+	if (err) {
+		xenbus_dev_fatal(vxb->xdev, err, "registering the virtio device");
+		return;
+	}
+	xenbus_switch_state(vxb->xdev, XenbusStateConnected);
+}
+
+static void vxb_work(struct work_struct *work)
+{
+	struct vxb_device *vxb = container_of(work, struct vxb_device, work);
+	struct xenbus_device *xdev = vxb->xdev;
+
+	if (vxb->resumed)
+		return;
+	switch (READ_ONCE(vxb->backend_state)) {
+	case XenbusStateInitWait:
+		if (xdev->state == XenbusStateClosed)
+			xenbus_switch_state(xdev, XenbusStateInitialising);
+		if (xdev->state == XenbusStateInitialising)
+			vxb_prepare(vxb);
+		break;
+	case XenbusStateConnected:
+		if (xdev->state == XenbusStateInitialised)
+			vxb_connect(vxb);
+		break;
+	case XenbusStateClosing:
+		vxb_unregister(vxb);
+		xenbus_switch_state(xdev, XenbusStateClosed);
+		break;
+	case XenbusStateClosed:
+	case XenbusStateUnknown:
+		if (xdev->state == XenbusStateInitialising)
+			break;
+		if (vxb->virtio)
+			vxb_break(vxb, "%s has closed", xdev->otherend);
+		vxb_unregister(vxb);
+		vxb_release(vxb);
+		xenbus_switch_state(xdev, XenbusStateClosed);
+		break;
+	default:
+		break;
+	}
+}
+
+static void vxb_otherend_changed(struct xenbus_device *xdev,
+				 enum xenbus_state state)
+{
+	struct vxb_device *vxb = dev_get_drvdata(&xdev->dev);
+
+	WRITE_ONCE(vxb->backend_state, state);
+	queue_work(vxb_workqueue, &vxb->work);
+}
+
+static bool vxb_is_ours(struct xenbus_device *xdev)
+{
+	char *transport = xenbus_read(XBT_NIL, xdev->nodename, "transport", NULL);
+	bool ours;
+
+	if (IS_ERR(transport))
+		return false;
+	ours = !strcmp(transport, "xenbus");
+	kfree(transport);
+	return ours;
+}
+
+static int vxb_probe(struct xenbus_device *xdev, const struct xenbus_device_id *id)
+{
+	struct vxb_device *vxb;
+
+	if (!vxb_is_ours(xdev))
+		return -ENODEV;
+	vxb = kzalloc(sizeof(*vxb), GFP_KERNEL);
+	if (!vxb)
+		return -ENOMEM;
+
+	vxb->xdev = xdev;
+	INIT_WORK(&vxb->work, vxb_work);
+	mutex_init(&vxb->command_lock);
+	init_waitqueue_head(&vxb->answered);
+	spin_lock_init(&vxb->config_lock);
+	spin_lock_init(&vxb->event_lock);
+	timer_setup(&vxb->watchdog, vxb_watchdog, 0);
+	spin_lock_init(&vxb->bounce_lock);
+	INIT_LIST_HEAD(&vxb->bounce_pages);
+	spin_lock_init(&vxb->held_lock);
+	INIT_LIST_HEAD(&vxb->held);
+	INIT_DELAYED_WORK(&vxb->held_work, vxb_held_work);
+	dev_set_drvdata(&xdev->dev, vxb);
+
+	/* after a reload of this module the state is Closed */
+	return xenbus_switch_state(xdev, XenbusStateInitialising);
+}
+
+/* Waits until the backend is in a state, or past it, or the limit has passed */
+static void vxb_wait_backend(struct vxb_device *vxb, enum xenbus_state wanted)
+{
+	unsigned long end = jiffies + VXB_CLOSE_LIMIT * HZ;
+	enum xenbus_state state;
+
+	do {
+		state = xenbus_read_driver_state(vxb->xdev->otherend);
+		if (state == wanted || state == XenbusStateClosed ||
+		    state == XenbusStateUnknown)
+			return;
+		msleep(20);
+	} while (time_before(jiffies, end));
+	dev_warn(&vxb->xdev->dev, "%s did not become %s within %u s\n",
+		 vxb->xdev->otherend, xenbus_strstate(wanted), VXB_CLOSE_LIMIT);
+}
+
+static void vxb_remove(struct xenbus_device *xdev)
+{
+	struct vxb_device *vxb = dev_get_drvdata(&xdev->dev);
+	enum xenbus_state state = xenbus_read_driver_state(xdev->otherend);
+
+	if (state == XenbusStateClosed || state == XenbusStateUnknown)
+		WRITE_ONCE(vxb->broken, true);
+	cancel_work_sync(&vxb->work);
+	vxb_unregister(vxb);
+	if (xdev->state != XenbusStateClosed) {
+		xenbus_switch_state(xdev, XenbusStateClosing);
+		vxb_wait_backend(vxb, XenbusStateClosing);
+	}
+	vxb_release(vxb);
+	xenbus_switch_state(xdev, XenbusStateClosed);
+	vxb_wait_backend(vxb, XenbusStateClosed);
+	dev_set_drvdata(&xdev->dev, NULL);
+	kfree(vxb);
+}
+
+/* Restored or migrated: page, port and grants are gone; not supported yet */
+static int vxb_resume(struct xenbus_device *xdev)
+{
+	struct vxb_device *vxb = dev_get_drvdata(&xdev->dev);
+
+	vxb->resumed = true;
+	vxb_break(vxb, "save, restore and migration are not supported by this version");
+	return 0;
+}
+
+static const struct xenbus_device_id vxb_ids[] = {
+	{ "virtio" },
+	{ "" }
+};
+
+static struct xenbus_driver vxb_driver = {
+	.name = "virtio_xenbus",
+	.ids = vxb_ids,
+	.allow_rebind = true,
+	.not_essential = true,
+	.probe = vxb_probe,
+	.remove = vxb_remove,
+	.resume = vxb_resume,
+	.otherend_changed = vxb_otherend_changed,
+	.driver.dev_groups = vxb_groups,
+};
+
+static int __init vxb_init(void)
+{
+	int err;
+
+	if (!xen_domain() || !xen_has_pv_devices())
+		return -ENODEV;
+	err = vxb_grants_init();
+	if (err)
+		return err;
+	vxb_workqueue = alloc_workqueue("virtio_xenbus", WQ_UNBOUND, 0);
+	if (!vxb_workqueue) {
+		err = -ENOMEM;
+		goto free_grants;
+	}
+	err = xenbus_register_frontend(&vxb_driver);
+	if (!err)
+		return 0;
+
+	destroy_workqueue(vxb_workqueue);
+free_grants:
+	vxb_grants_exit();
+	return err;
+}
+module_init(vxb_init);
+
+static void __exit vxb_exit(void)
+{
+	xenbus_unregister_driver(&vxb_driver);
+	destroy_workqueue(vxb_workqueue);
+	vxb_grants_exit();
+}
+module_exit(vxb_exit);
+
+MODULE_DESCRIPTION("virtio over XenBus, for Xen PV, PVH and HVM guests");
+MODULE_AUTHOR("The xenvirtio authors");
+MODULE_LICENSE("GPL");
+MODULE_VERSION("0.1");
+MODULE_ALIAS("xen:virtio");

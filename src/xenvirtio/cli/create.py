@@ -1,0 +1,89 @@
+"""xenvirtio create"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path  # noqa: TC003 - typer reads it
+from typing import Annotated
+
+import typer
+
+from xenvirtio.cli.app import command_app
+
+app = command_app()
+
+
+@app.command()
+def create(
+    configuration: Annotated[
+        Path, typer.Argument(metavar="guest.cfg", help="The guest's configuration, as for xl create.")
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="key=value",
+            help="More settings, as further lines of the configuration: memory=512 'name=\"other\"'.",
+        ),
+    ] = None,
+    console: Annotated[
+        bool, typer.Option("--console", "-c", help="Connect this terminal to the guest's console.")
+    ] = False,
+    paused: Annotated[
+        bool, typer.Option("--paused", "-p", help="Plug the devices, but leave the guest paused.")
+    ] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Wait until the guest has connected its devices.")
+    ] = True,
+    timeout: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Limit for backend and guest, each.")
+    ] = 60,
+) -> None:
+    """Start a guest whose vd… disks and model=virtio NICs are virtio devices.
+
+    The configuration is an xl configuration (xl.cfg(5)). These lines of it are virtio devices; all else
+    goes to xl as it is written:
+
+    \b
+      disk = [ 'file:/srv/disk.img,vda,w', 'phy:/dev/vg/data,vdb,r' ]
+      disk = [ 'format=raw, vdev=vda, access=rw, target=/srv/disk.img' ]
+      vif = [ 'model=virtio,bridge=xenbr0' ]
+
+    A disk is a raw image or a block device; it may say no-discard. A NIC may say mac=, bridge= (xenbr0),
+    vifname= and mtu=. memory_access = "grant" (the default: the guest grants each page) or "foreign" (the
+    backend maps the guest's memory) holds for all devices, or within an entry for one.
+
+    The guest's kernel needs the module virtio_xenbus. on_poweroff, on_reboot, on_crash and on_watchdog work
+    as with xl. If anything fails, or on ctrl-C, everything is undone.
+    """
+    from xenvirtio.toolstack.config import read
+    from xenvirtio.toolstack.create import StartOptions, start
+    from xenvirtio.toolstack.guest import guest_from
+    from xenvirtio.toolstack.lifecycle import leave_watcher
+    from xenvirtio.toolstack.local import local_toolstack
+    from xenvirtio.toolstack.records import Record
+
+    guest = guest_from(read(configuration, settings or []))
+    for warning in guest.warnings:
+        _say(f"warning: {warning}")
+    signal.signal(signal.SIGTERM, _terminated)
+    signal.signal(signal.SIGHUP, _terminated)
+    with local_toolstack(_say) as toolstack:
+        options = StartOptions(timeout, paused, wait, console)
+        started = start(guest, toolstack, options)
+        record = Record(guest, started.domain.domid, timeout)
+        toolstack.records.save(record)
+        leave_watcher(record)
+    state = "is paused" if paused else "runs"
+    _say(f"guest {guest.name} {state} as domain {started.domain.domid}")
+    if started.console is not None:
+        started.console.wait()
+
+
+def _say(line: str) -> None:
+    print(f"xenvirtio: {line}", file=sys.stderr, flush=True)
+
+
+def _terminated(number: int, _: object) -> None:
+    """Ended from outside: undo everything, as on ctrl-C."""
+    raise SystemExit(128 + number)

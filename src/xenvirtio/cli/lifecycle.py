@@ -1,0 +1,36 @@
+"""xenvirtio lifecycle: what `create` leaves behind for each guest."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from xenvirtio.cli.app import command_app
+
+app = command_app()
+
+
+@app.command()
+def lifecycle(
+    uuid: Annotated[str, typer.Argument(help="Of the guest.")],
+    domid: Annotated[int, typer.Argument(help="The domain that the guest is now.")],
+) -> None:
+    """Attend a guest until it is gone: do what its on_poweroff, on_reboot, on_crash and on_watchdog say.
+
+    `xenvirtio create` starts this for every guest; nobody else needs to.
+    """
+    from xenvirtio.toolstack.lifecycle import attend
+    from xenvirtio.toolstack.local import local_toolstack
+
+    with local_toolstack(_log) as toolstack:
+        record = toolstack.records.load(uuid)
+        if record is None or record.domid != domid:
+            _log(f"domain {domid} is not remembered as guest {uuid}: nothing to attend")
+            return
+        attend(record, toolstack)
+
+
+def _log(line: str) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}", flush=True)

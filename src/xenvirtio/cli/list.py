@@ -1,0 +1,32 @@
+"""xenvirtio list"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from xenvirtio.cli.app import command_app
+
+app = command_app()
+
+
+@app.command()
+def list_devices(
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all that is known, counters included, as JSON.")
+    ] = False,
+) -> None:
+    """Show the guests that have virtio devices, and how these are.
+
+    One line a device: its guest, how it is reached (transport, memory access), the state of both sides, and
+    what is behind it. A table on a terminal, plain columns otherwise.
+    """
+    from xenvirtio.cli.output import print_devices, print_json
+    from xenvirtio.toolstack.local import local_rows
+
+    rows = local_rows()
+    if as_json:
+        print_json([row.as_json() for row in rows])
+    else:
+        print_devices(rows)

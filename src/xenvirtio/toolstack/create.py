@@ -1,0 +1,167 @@
+"""Start a guest, with its virtio devices there before its first instruction; undo everything if that fails.
+
+    check the host → xl create -p -e → nodes, one transaction → backends ready → unpause → devices connected
+
+xl leaves the guest paused and unwatched: its own monitor would restart a rebooting guest without our devices
+(lifecycle.py does that instead).
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from xenvirtio.errors import UsageError, XenError, XenvirtioError
+from xenvirtio.toolstack.checks import Host, check_guest, check_running, check_user
+from xenvirtio.toolstack.connect import LOOK, wait_for_backends, wait_for_guest, watching
+from xenvirtio.toolstack.nodes import guest_backends, plug, unplug_all
+from xenvirtio.toolstack.records import Records
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Collection, Iterator
+
+    from xenvirtio.toolstack.guest import Guest
+    from xenvirtio.toolstack.xl import Domain, Xl
+    from xenvirtio.xen.interfaces import Store, View
+
+DEFAULT_LIMIT = 60.0
+#: seconds that the daemon gets to let go of a guest that is gone, before its nodes are removed for it
+UNPLUG_LIMIT = 10.0
+
+
+def _silent(_: str) -> None:
+    """Nobody listens."""
+
+
+@dataclass(frozen=True)
+class Toolstack:
+    """All that starting and stopping guests needs; `say` gets one line a stage."""
+
+    xl: Xl
+    store: Store
+    host: Host = field(default_factory=Host)
+    records: Records = field(default_factory=Records)
+    say: Callable[[str], None] = _silent
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """How to start a guest."""
+
+    limit: float = DEFAULT_LIMIT  #: seconds, for each wait
+    paused: bool = False  #: leave it paused, with its devices plugged
+    wait: bool = True  #: until the guest's devices are connected
+    console: bool = False  #: connect this terminal to its console before it runs
+
+
+@dataclass(frozen=True)
+class Started:
+    """A guest that runs."""
+
+    domain: Domain
+    console: subprocess.Popen[bytes] | None = None
+
+
+def start(guest: Guest, toolstack: Toolstack, options: StartOptions) -> Started:
+    """Start a guest.
+
+    Raises UsageError before anything is made; XenError, TimeLimit, XenvirtioError and whatever interrupts it
+    after all that was made is gone again.
+    """
+    xl, store, say = toolstack.xl, toolstack.store, toolstack.say
+    check_user(toolstack.host)
+    check_guest(guest, toolstack.host)
+    before = xl.domains()
+    check_running(guest, before)
+    console = None
+    with ExitStack() as undo:
+        undo.callback(_undo, guest, toolstack, {domain.domid for domain in before})
+        say(f"xl builds the {guest.type} guest {guest.name}")
+        xl.create(guest.xl_config)
+        domain = xl.find_domain(guest.uuid)
+        if domain is None:
+            raise XenError(f"xl built guest {guest.name}, but does not list it", hint="xl dmesg | tail")
+        if guest.devices:
+            names = ", ".join(device.vdev for device in guest.devices)
+            say(f"plugging {names} into domain {domain.domid}; the backend gets ready")
+            store.transact(lambda view: _plug_all(view, guest, domain.domid))
+            wait_for_backends(store, domain.domid, guest.devices, options.limit)
+        if options.console:
+            console = xl.console(domain.domid)
+            undo.callback(_end_console, console)
+        if not options.paused:
+            xl.unpause(domain.domid)
+            if options.wait and guest.devices:
+                say("the guest boots and connects its devices")
+                wait_for_guest(
+                    store, domain, guest.devices, options.limit, lambda: xl.find_domain(guest.uuid)
+                )
+        undo.pop_all()
+    return Started(domain, console)
+
+
+def destroy(name_or_domid: str, toolstack: Toolstack) -> Domain:
+    """Destroy a guest at once, as pulling the plug, and see to it that nothing of its devices stays.
+
+    Raises UsageError if there is no such guest.
+    """
+    check_user(toolstack.host)
+    domains = [domain for domain in toolstack.xl.domains() if not domain.dying]
+    named = [d for d in domains if name_or_domid in (str(d.domid), d.name)]
+    if not named:
+        raise UsageError(f"there is no guest {name_or_domid}", hint="xenvirtio list, or: xl list")
+    domain = named[0]
+    if domain.domid == 0:
+        raise UsageError("domain 0 is this machine: it is not destroyed")
+    toolstack.xl.destroy(domain.domid)
+    clean_up(domain.domid, toolstack)
+    return domain
+
+
+def clean_up(domid: int, toolstack: Toolstack) -> None:
+    """After a guest is gone: let the daemon remove its nodes; remove what is left after UNPLUG_LIMIT."""
+    store, path = toolstack.store, guest_backends(domid)
+    end = time.monotonic() + UNPLUG_LIMIT
+    if store.names(path) is not None and toolstack.host.daemon_runs():
+        with watching(store, path) as wait:
+            while store.names(path) is not None and (left := end - time.monotonic()) > 0:
+                wait(min(left, LOOK))
+    store.transact(lambda view: unplug_all(view, domid))
+
+
+def _plug_all(view: View, guest: Guest, domid: int) -> None:
+    for device in guest.devices:
+        plug(view, domid, device)
+
+
+def _undo(guest: Guest, toolstack: Toolstack, before: Collection[int]) -> None:
+    """Remove the guest if it is there and was not before; an error here is only said, not raised."""
+    with _uninterrupted():
+        try:
+            domain = toolstack.xl.find_domain(guest.uuid)
+            if domain is None or domain.domid in before:
+                return
+            toolstack.say(f"undoing: destroying guest {guest.name}")
+            toolstack.xl.destroy(domain.domid)
+            clean_up(domain.domid, toolstack)
+        except XenvirtioError as error:
+            toolstack.say(f"could not undo all: {error.message}; run: xl destroy {guest.name}")
+
+
+def _end_console(console: subprocess.Popen[bytes]) -> None:
+    console.terminate()
+    console.wait()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second ctrl-C does not stop what the first one started."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

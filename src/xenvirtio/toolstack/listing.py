@@ -1,0 +1,77 @@
+"""What runs: one row for each virtio device of each guest, from XenStore and the daemon's status."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from xenvirtio.spec.xenbus import KEY_HOST, KEY_MEMORY_ACCESS, KEY_TRANSPORT
+from xenvirtio.toolstack.nodes import BACKEND, backend_error, state, words
+from xenvirtio.transport.xenbus.nodes import DeviceKey, backend_root
+from xenvirtio.transport.xenbus.states import XenbusState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from xenvirtio.xen.interfaces import View
+
+
+@dataclass(frozen=True)
+class DeviceRow:
+    """One virtio device of a guest as it is now; None: not known (yet)."""
+
+    guest: str
+    domid: int
+    type: str | None  #: pv, pvh, hvm
+    device: str  #: vda, eth0
+    kind: str  #: disk or nic
+    transport: str | None
+    memory_access: str | None  #: what the guest chose
+    state: str  #: connected, or both sides' states
+    error: str | None  #: why the backend closed it
+    backing: str  #: image, or tap and bridge
+    counters: Mapping[str, Any]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def rows(view: View, counters: Mapping[tuple[int, int], Mapping[str, Any]]) -> list[DeviceRow]:
+    """All virtio devices that this domain serves, by guest and device number."""
+    top = backend_root(BACKEND)
+    found = []
+    for domid in _numbers(view, top):
+        for number in _numbers(view, f"{top}/{domid}"):
+            found.append(_row(view, DeviceKey(domid, number), counters.get((domid, number), {})))
+    return found
+
+
+def _numbers(view: View, path: str) -> list[int]:
+    return sorted(int(name) for name in view.names(path) or [] if name.isascii() and name.isdigit())
+
+
+def _row(view: View, paths: DeviceKey, counters: Mapping[str, Any]) -> DeviceRow:
+    back = paths.backend(BACKEND)
+    host = f"{back}/{KEY_HOST}"
+    image = view.read(f"{host}/path")
+    bridge = view.read(f"{host}/bridge")
+    backing = image if image is not None else f"{view.read(f'{host}/vifname')} in {bridge}"
+    return DeviceRow(
+        guest=view.read(f"/local/domain/{paths.domid}/name") or "(gone)",
+        domid=paths.domid,
+        type=view.read(f"/libxl/{paths.domid}/type"),
+        device=view.read(f"{host}/vdev") or str(paths.devid),
+        kind="disk" if image is not None else "nic",
+        transport=view.read(f"{back}/{KEY_TRANSPORT}"),
+        memory_access=view.read(f"{paths.frontend}/{KEY_MEMORY_ACCESS}"),
+        state=_state(state(view, paths.frontend), state(view, back)),
+        error=backend_error(view, back),
+        backing=backing,
+        counters=counters,
+    )
+
+
+def _state(front: XenbusState, back: XenbusState) -> str:
+    if front is back is XenbusState.CONNECTED:
+        return "connected"
+    return f"guest {words(front)}, backend {words(back)}"

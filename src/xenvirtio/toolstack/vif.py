@@ -1,0 +1,146 @@
+"""One entry of `vif=[…]`, as xl-network-configuration(5) has it: `key=value` separated by commas.
+
+`model=virtio` is ours on every type of guest. `model=virtio-net` is ours on PV and PVH guests, where xl has
+no use for it; on an HVM guest it means the virtio NIC of its QEMU, and xl keeps it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xenvirtio.spec.xenbus import MemoryAccess
+
+if TYPE_CHECKING:
+    from xenvirtio.toolstack.grammar import Atom
+
+DEFAULT_BRIDGE = "xenbr0"
+MTU_MIN, MTU_MAX = 68, 65535  # virtio 1.3 §5.1.4.1: at least 68
+INTERFACE_MAX = 15  # IFNAMSIZ less the final zero
+MAC = re.compile(r"[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}")
+KNOWN = ("model", "mac", "bridge", "vifname", "mtu", "memory_access")
+
+#: settings of xl that virtio NICs do not have (yet): key → why, and what to do
+REFUSED = {
+    "script": (
+        "hotplug scripts are not run for virtio NICs: the tap is put into the bridge directly",
+        "bridge=…",
+    ),
+    "ip": ("addresses are only known to hotplug scripts, which are not run", "set the address in the guest"),
+    "rate": ("rate limits do not exist yet for virtio NICs", "limit the tap with tc(8)"),
+    "backend": ("virtio NICs are served by this domain only", "leave backend= out"),
+    "gatewaydev": ("only bridged networks work with virtio NICs", "bridge=…"),
+    "netdev": ("only bridged networks work with virtio NICs", "bridge=…"),
+    "vlan": ("VLANs do not exist yet for virtio NICs", "use a bridge of that VLAN: bridge=…"),
+    "type": ("a virtio NIC of xenvirtio is not emulated by QEMU", "leave type= out"),
+    "devid": ("virtio NICs are numbered in their order", "leave devid= out"),
+    "accel": ("xl does not support it either", "leave accel out"),
+    "trusted": ("trusted and untrusted are settings of the guest's module", "leave it out"),
+    "untrusted": ("trusted and untrusted are settings of the guest's module", "leave it out"),
+}
+
+
+@dataclass(frozen=True)
+class NicSettings:
+    """A virtio NIC as the configuration has it; its fields are the backend's settings (B/host)."""
+
+    number: int  #: 0 for the guest's first virtio NIC
+    mac: str  #: six bytes, lower case: 00:16:3e:…
+    bridge: str = DEFAULT_BRIDGE
+    vifname: str | None = None  #: of the tap; None: made from the domain's number
+    mtu: int | None = None  #: bytes; None: the bridge's
+    memory_access: str | None = None  #: None: as the guest's other devices
+
+    @property
+    def vdev(self) -> str:
+        return f"eth{self.number}"
+
+
+def is_virtio(atom: Atom, guest_type: str) -> bool:
+    """Whether this entry is a NIC that we serve."""
+    model = _fields(atom).get("model", ("", 0))[0]
+    return model == "virtio" or (model == "virtio-net" and guest_type != "hvm")
+
+
+def virtio_nic(atom: Atom, guest: str, number: int) -> NicSettings:
+    """The virtio NIC that this entry describes, the `number`th of its guest.
+
+    Raises ConfigError for anything wrong in it.
+    """
+    fields = _fields(atom)
+    for key, (_, at) in fields.items():
+        if key in REFUSED:
+            why, instead = REFUSED[key]
+            atom.fail(f"{key}= is refused: {why}", instead, at=at)
+        if key.startswith("colo"):
+            atom.fail(f"{key}= is refused: COLO does not work with virtio NICs", "leave it out", at=at)
+        if key not in KNOWN:
+            atom.fail(f"unknown setting '{key}' of a virtio NIC", f"known: {', '.join(KNOWN)}", at=at)
+    return NicSettings(
+        number=number,
+        mac=_mac(atom, fields) if "mac" in fields else generated_mac(guest, number),
+        bridge=_interface(atom, fields, "bridge") or DEFAULT_BRIDGE,
+        vifname=_interface(atom, fields, "vifname"),
+        mtu=_mtu(atom, fields),
+        memory_access=_memory_access(atom, fields),
+    )
+
+
+def generated_mac(guest: str, number: int) -> str:
+    """An address of Xen's own range 00:16:3e, the same at each start of the guest."""
+    digest = hashlib.sha256(f"{guest}/{number}".encode(errors="surrogateescape")).digest()
+    return "00:16:3e:" + ":".join(f"{byte:02x}" for byte in (digest[0] & 0x7F, digest[1], digest[2]))
+
+
+def _fields(atom: Atom) -> dict[str, tuple[str, int]]:
+    """key → its value and its place in the entry."""
+    fields: dict[str, tuple[str, int]] = {}
+    at = 0
+    for part in atom.text.split(","):
+        start = at + len(part) - len(part.lstrip())
+        at += len(part) + 1
+        key, _, value = part.strip().partition("=")
+        if key:
+            fields[key.strip()] = value.strip(), start
+    return fields
+
+
+def _mac(atom: Atom, fields: dict[str, tuple[str, int]]) -> str:
+    text, at = fields["mac"]
+    if not MAC.fullmatch(text):
+        atom.fail(f"'{text}' is no MAC address", "six bytes in hexadecimal: 00:16:3e:12:34:56", at=at)
+    numbers = [int(byte, 16) for byte in text.split(":")]
+    if numbers[0] & 1 or not any(numbers):
+        hint = "its first byte is even: 00:16:3e:… is Xen's own range"
+        atom.fail(f"'{text}' is not the address of one interface", hint, at=at)
+    return ":".join(f"{number:02x}" for number in numbers)
+
+
+def _interface(atom: Atom, fields: dict[str, tuple[str, int]], key: str) -> str | None:
+    text, at = fields.get(key, ("", 0))
+    if key not in fields:
+        return None
+    if not re.fullmatch(r"[^\s/:]+", text) or len(text) > INTERFACE_MAX or text in (".", ".."):
+        hint = f"1 to {INTERFACE_MAX} characters, without space, slash and colon"
+        atom.fail(f"'{text}' cannot be the name of a network interface ({key})", hint, at=at)
+    return text
+
+
+def _mtu(atom: Atom, fields: dict[str, tuple[str, int]]) -> int | None:
+    if "mtu" not in fields:
+        return None
+    text, at = fields["mtu"]
+    if not text.isascii() or not text.isdigit() or not MTU_MIN <= int(text) <= MTU_MAX:
+        atom.fail(f"mtu={text} is not possible", f"{MTU_MIN} to {MTU_MAX} bytes", at=at)
+    return int(text)
+
+
+def _memory_access(atom: Atom, fields: dict[str, tuple[str, int]]) -> str | None:
+    if "memory_access" not in fields:
+        return None
+    text, at = fields["memory_access"]
+    if text not in (MemoryAccess.GRANT, MemoryAccess.FOREIGN):
+        atom.fail(f"unknown memory_access '{text}'", "grant or foreign", at=at)
+    return text

@@ -1,0 +1,115 @@
+"""Programs on the host: run with a time limit, as root where need be, with the output kept in a log."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xenvirtio.errors import LabError, MissingDependency, TimeLimit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+#: program → Debian package
+PACKAGES = {
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "mmdebstrap": "mmdebstrap",
+    "mksquashfs": "squashfs-tools",
+    "mke2fs": "e2fsprogs",
+    "apt-config": "apt",
+    "tar": "tar",
+    "chroot": "coreutils",
+    "sudo": "sudo",
+}
+
+
+def program(name: str) -> str:
+    """The program's path; raises MissingDependency with the package to install."""
+    path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+    if path is None:
+        raise MissingDependency(f"{name} is not installed", hint=f"sudo apt-get install {PACKAGES.get(name, name)}")
+    return path
+
+
+def as_root(argv: Sequence[str]) -> list[str]:
+    """The command, through sudo if we are not root (never asking for a password)."""
+    if os.geteuid() == 0:
+        return list(argv)
+    return [program("sudo"), "-n", "--", *argv]
+
+
+@dataclass(frozen=True)
+class Host:
+    """Runs programs; their output goes to `log`."""
+
+    log: Path
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        limit: float,
+        what: str,
+        root: bool = False,
+        environment: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
+    ) -> str:
+        """Runs a program to its end and returns its standard output.
+
+        `what` names the step in errors. Raises LabError if the program fails (with the last lines that it wrote) and
+        TimeLimit after `limit` seconds, with its whole process group ended.
+        """
+        command = [program(argv[0]), *argv[1:]]
+        command = as_root(command) if root else command
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            log.write(f"$ {shlex.join(command)}\n".encode())
+            log.flush()
+            start = log.tell()
+            with subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=None if environment is None else dict(environment),
+                start_new_session=True,
+            ) as process:
+                try:
+                    output, _ = process.communicate(stdin, timeout=limit)
+                except subprocess.TimeoutExpired:
+                    raise TimeLimit(
+                        f"{what}: {argv[0]} did not finish within {limit:.0f} s", hint=f"see {self.log}"
+                    ) from None
+                finally:
+                    if process.poll() is None:
+                        _end(process)
+            log.write(output)
+        if process.returncode != 0:
+            raise LabError(
+                f"{what}: {argv[0]} failed with status {process.returncode}: {self._tail(start)}",
+                hint=f"see {self.log}",
+            )
+        return output.decode(errors="replace")
+
+    def _tail(self, start: int, lines: int = 4) -> str:
+        with self.log.open("rb") as log:
+            log.seek(start)
+            text = log.read().decode(errors="replace")
+        return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:]) or "it said nothing"
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a process and its group; one started by sudo is ended through sudo."""
+    if os.geteuid() == 0:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        subprocess.run(as_root(["kill", "-KILL", "--", f"-{process.pid}"]), check=False, timeout=10)
+        process.kill()
+    process.wait(10)

@@ -1,0 +1,346 @@
+"""The lab: a real Xen with its dom0, in a virtual machine on this host.
+
+    with Lab("mine") as lab:                 # up, and down at the end
+        print(lab.run("xl info").stdout)
+
+A command that fails is a `Completed` with its status; a machine that went away is LabLost.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Self
+
+from xenvirtio.errors import LabError, LabLost, TimeLimit, UsageError
+from xenvirtio.lab import debian, image, machine, payload, qemu, snapshot
+from xenvirtio.lab.dom0.protocol import Kind
+from xenvirtio.lab.host import Host
+from xenvirtio.lab.paths import Cache, locked, newest
+from xenvirtio.lab.session import Session
+from xenvirtio.lab.stages import Progress
+from xenvirtio.lab.terminal import interact
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+#: seconds within which the agent answers, on a busy machine
+ANSWER_LIMIT = 30.0
+#: seconds for restoring the snapshot; about 2 on a quiet machine
+RESTORE_LIMIT = 60.0
+_DISK_KEY = "disk.key"
+
+#: after restoring: the clock, and the payload's disk, whose old content dom0 must not remember
+_RESTORED = """
+date -u -s "@$1" >/dev/null
+blockdev --flushbufs /dev/vdb
+umount /opt/xenvirtio 2>/dev/null || true
+mount -t squashfs -o ro /dev/vdb /opt/xenvirtio
+mkdir -p /lib/modules/"$(uname -r)"/updates
+"""
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A command that ran to its end in dom0."""
+
+    argv: tuple[str, ...]
+    returncode: int  # 128 + n if signal n ended it
+    stdout: str
+    stderr: str
+
+    def check(self) -> Self:
+        """Itself, if the command succeeded; raises LabError otherwise."""
+        if self.returncode != 0:
+            said = (self.stderr.strip() or self.stdout.strip())[-800:]
+            raise LabError(f"in dom0, {' '.join(self.argv)!r} ended with status {self.returncode}: {said}")
+        return self
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a lab without asking its dom0."""
+
+    name: str
+    running: bool
+    answers: bool
+    release: str | None
+    accelerator: str | None
+    current: bool | None  # whether it runs the sources as they are now
+    folder: Path
+    logs: Path | None
+
+
+class Lab:
+    """One named lab. A context manager: `up` on entry, `down` on exit."""
+
+    def __init__(
+        self,
+        name: str = "default",
+        release: str = "trixie",
+        *,
+        cache: Cache | None = None,
+        progress: Progress | None = None,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Names a lab; nothing happens yet. Raises UsageError for an unknown release or a name that is not one."""
+        if release not in debian.RELEASES:
+            raise UsageError(f"no release {release!r} for the lab", hint=f"one of: {', '.join(debian.RELEASES)}")
+        self.name = name
+        self.release = debian.RELEASES[release]
+        self._cache = cache or Cache.of(environment)
+        self._progress = progress or Progress()
+        self._environment = environment
+        self.folder = self._cache.lab(name)
+
+    # --- life ---
+
+    def up(self) -> None:
+        """Makes the lab run the present sources: whatever is missing is built, a stale one is restarted.
+
+        Raises LabError, TimeLimit, MissingDependency.
+        """
+        sources = payload.Sources.find(self._environment)
+        base = self._base(sources)
+        shape = qemu.Shape.of_host()
+        # Under emulation both fit on two processors: the boot is mostly one thread of it, the build the other.
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            building = pool.submit(payload.ensure, self._cache, base, sources, self._progress)
+            snap = snapshot.ensure(self._cache, base, shape, self._progress)
+            payload_key, payload_disk = building.result()
+        with locked(self.folder / "lock", f"lab {self.name!r}", limit=120):
+            running = machine.find(self.folder)
+            wanted = (base.key, payload_key, snap.accelerator)
+            if running is not None:
+                if (running.image, running.payload, running.accelerator) == wanted:
+                    machine.wait_for_agent(self.folder, running, ANSWER_LIMIT)
+                    return
+                self._progress.note(f"Lab {self.name!r} runs older code: restarting it")
+                machine.stop(running)
+            with self._progress.stage("Start the lab", RESTORE_LIMIT) as stage:
+                self._restore(base, snap, shape, payload_key, payload_disk, stage.limit)
+
+    def down(self) -> bool:
+        """Ends the lab's machine; false if it was not running. What was written in it is forgotten."""
+        if not self.folder.is_dir():
+            return False
+        with locked(self.folder / "lock", f"lab {self.name!r}", limit=120):
+            running = machine.find(self.folder)
+            if running is None:
+                return False
+            machine.stop(running)
+            return True
+
+    def destroy(self) -> None:
+        """Ends the lab and removes its folder; images and snapshots stay for other labs."""
+        self.down()
+        if self.folder.is_dir():
+            Host(self._cache.root / "remove.log").run(
+                ["rm", "-rf", "--", str(self.folder)], limit=60, what=f"remove lab {self.name!r}"
+            )
+
+    def status(self) -> Status:
+        """How the lab is."""
+        running = machine.find(self.folder)
+        answers = False
+        if running is not None:
+            try:
+                Session(self.folder, limit=5).close()
+                answers = True
+            except (LabError, TimeLimit):
+                answers = False
+        release = self._release_of(running)
+        return Status(
+            self.name,
+            running is not None,
+            answers,
+            release,
+            running.accelerator if running else None,
+            self._is_current(running) if running else None,
+            self.folder,
+            newest(self.folder / "boots"),
+        )
+
+    def log(self) -> Path:
+        """The folder of the newest boot: console.log, qemu.log, command, versions.json; raises LabError if none."""
+        boot = newest(self.folder / "boots")
+        if boot is None:
+            raise LabError(f"lab {self.name!r} has never been up", hint="xenvirtio lab up")
+        return boot
+
+    def __enter__(self) -> Self:
+        self.up()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.down()
+
+    # --- commands in dom0 ---
+
+    def run(
+        self,
+        command: str | Sequence[str],
+        *,
+        stdin: bytes | str | None = None,
+        timeout: float = 60.0,
+        environment: Mapping[str, str] | None = None,
+        cwd: str = "/root",
+        on_output: Callable[[Kind, bytes], None] | None = None,
+        stdin_from: int | None = None,
+    ) -> Completed:
+        """Runs a command in dom0 and waits for its end; a string goes to sh.
+
+        `timeout` is in seconds. `on_output` receives the output as it comes (Kind.STDOUT or Kind.STDERR; then the
+        result holds none); `stdin_from` is a descriptor whose bytes go to the command. Raises LabLost if the machine
+        went away or stopped answering, TimeLimit if the command took too long (it is killed then).
+        """
+        argv = ("sh", "-c", command) if isinstance(command, str) else tuple(command)
+        collected: dict[Kind, list[bytes]] = {Kind.STDOUT: [], Kind.STDERR: []}
+        sink = on_output or (lambda kind, data: collected[kind].append(data))
+        try:
+            with Session(self.folder, ANSWER_LIMIT) as session:
+                session.start(argv, dict(environment or {}), cwd, None)
+                if stdin_from is None:
+                    session.send_input(stdin.encode() if isinstance(stdin, str) else stdin or b"")
+                    if stdin:
+                        session.send_input(b"")
+                status = session.stream(sink, timeout=timeout, stdin=stdin_from)
+        except LabLost as lost:
+            raise self._explained(lost) from lost
+        except TimeLimit as error:
+            self._still_there()
+            raise TimeLimit(
+                f"in dom0, {' '.join(argv)!r} did not end within {timeout:.0f} s", hint="xenvirtio lab shell"
+            ) from error
+        out, err = (b"".join(collected[kind]).decode(errors="replace") for kind in (Kind.STDOUT, Kind.STDERR))
+        return Completed(argv, status, out, err)
+
+    def shell(self, command: Sequence[str] = ("bash", "-l")) -> int:
+        """Runs an interactive command in dom0 on the terminal that we are on; returns its status."""
+        try:
+            with Session(self.folder, ANSWER_LIMIT) as session:
+                return interact(session, command)
+        except LabLost as lost:
+            raise self._explained(lost) from lost
+
+    def console(self, guest: str) -> int:
+        """A guest's console, interactively; Ctrl-] leaves it."""
+        return self.shell(("xl", "console", guest))
+
+    def put(self, local: Path | IO[bytes], remote: str, *, mode: int | None = None, timeout: float = 120.0) -> None:
+        """Copies a file into dom0; the file appears there complete or not at all. Raises LabError."""
+        if isinstance(local, Path):
+            with local.open("rb") as file:
+                self.put(file, remote, mode=local.stat().st_mode & 0o777 if mode is None else mode, timeout=timeout)
+            return
+        script = 'mkdir -p "$(dirname "$1")" && cat >"$1.part" && chmod "$2" "$1.part" && mv "$1.part" "$1"'
+        argv = ["sh", "-c", script, "sh", remote, f"{0o644 if mode is None else mode:o}"]
+        self.run(argv, stdin_from=local.fileno(), timeout=timeout).check()
+
+    def get(self, remote: str, local: Path, *, timeout: float = 120.0) -> None:
+        """Copies a file out of dom0. Raises LabError."""
+        part = local.with_name(f".{local.name}.part")
+        errors: list[bytes] = []
+        with part.open("wb") as file:
+
+            def sink(kind: Kind, data: bytes) -> None:
+                if kind == Kind.STDOUT:
+                    file.write(data)
+                else:
+                    errors.append(data)
+
+            status = self.run(["cat", "--", remote], on_output=sink, timeout=timeout).returncode
+        if status != 0:
+            part.unlink()
+            raise LabError(f"cannot get {remote} from dom0: {b''.join(errors).decode(errors='replace').strip()}")
+        part.replace(local)
+
+    # --- inner ---
+
+    def _base(self, sources: payload.Sources) -> image.Image:
+        """The base image; Python packages are downloaded while it is made."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            fetching = pool.submit(payload.fetch_wheels, self._cache, self.release, sources, 240.0)
+            base = image.ensure(self._cache, self.release, self._progress)
+            fetching.result()
+        return base
+
+    def _restore(
+        self,
+        base: image.Image,
+        snap: snapshot.Snapshot,
+        shape: qemu.Shape,
+        payload_key: str,
+        payload_disk: Path,
+        limit: float,
+    ) -> None:
+        deadline = time.monotonic() + limit
+        stamp = self.folder / _DISK_KEY
+        if not stamp.exists() or stamp.read_text() != snap.key or not (self.folder / qemu.DISK).exists():
+            stamp.unlink(missing_ok=True)
+            snapshot.copy(snap, self.folder / qemu.DISK)
+            stamp.write_text(snap.key)
+        machine.prepare(self.folder, base, payload_disk)
+        running = machine.start(
+            self.folder, self.name, snap.accelerator, shape, image=base.key, payload=payload_key, restore=True
+        )
+        try:
+            machine.wait_for_agent(self.folder, running, deadline - time.monotonic())
+            now = f"{time.time():.3f}"
+            self.run(["sh", "-euc", _RESTORED, "sh", now], timeout=max(1.0, deadline - time.monotonic())).check()
+        except BaseException:
+            machine.stop(running)
+            raise
+
+    def _explained(self, lost: LabLost) -> LabLost:
+        """With what QEMU or the console said last, if there was a machine."""
+        boot = newest(self.folder / "boots")
+        if boot is None or machine.find(self.folder) is not None:
+            return lost
+        last = machine.Machine(0, -1, "", str(boot.relative_to(self.folder)), "", "")
+        return LabLost(f"{lost.message}: {machine.why_ended(self.folder, last)}", hint=lost.hint)
+
+    def _still_there(self) -> None:
+        """After a command that took too long: LabLost if the machine does not answer any more."""
+        try:
+            Session(self.folder, limit=10).close()
+        except TimeLimit as error:
+            raise LabLost("the lab's machine does not answer any more", hint="xenvirtio lab log") from error
+
+    def _release_of(self, running: machine.Machine | None) -> str | None:
+        if running is None:
+            return None
+        for release in debian.RELEASES.values():
+            if (self._cache.images / f"{release.name}-{running.image}").is_dir():
+                return release.name
+        return None
+
+    def _is_current(self, running: machine.Machine) -> bool | None:
+        release = self._release_of(running)
+        if release is None:
+            return False
+        try:
+            sources = payload.Sources.find(self._environment)
+        except LabError:
+            return None
+        base = image.load(self._cache.images / f"{release}-{running.image}")
+        return sources.key(base) == running.payload
+
+
+def all_labs(cache: Cache | None = None) -> list[Lab]:
+    """Every lab that has a folder."""
+    where = cache or Cache.of(os.environ)
+    names = sorted(path.name for path in where.labs.iterdir()) if where.labs.is_dir() else []
+    return [Lab(name, cache=where) for name in names]
+
+
+def destroy_all(cache: Cache | None = None) -> None:
+    """Ends every lab and removes the whole cache folder."""
+    where = cache or Cache.of(os.environ)
+    for lab in all_labs(where):
+        lab.destroy()
+    if where.root.is_dir():
+        image.remove(where.root)

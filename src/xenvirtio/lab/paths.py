@@ -1,0 +1,108 @@
+"""Where the lab keeps its things: everything below one cache folder.
+
+    <cache>/trees/<release>-<key>/       tree/ (Debian, unpacked; payloads are built in it) build.log
+    <cache>/images/<release>-<key>/      root.raw xen vmlinuz initrd.img image.json build.log
+    <cache>/wheels/<python version>/     Python packages for the image
+    <cache>/snapshots/<key>/             disk.qcow2 (holds the booted dom0) snapshot.json boots/
+    <cache>/payloads/<release>/          <key>.raw
+    <cache>/accelerators/                what trial boots found
+    <cache>/labs/<name>/                 disk.qcow2 lab.json sockets boots/<time>/
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xenvirtio.errors import TimeLimit, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The cache folder; see the module's docstring for what is in it."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> Cache:
+        """$XENVIRTIO_CACHE, or xenvirtio in $XDG_CACHE_HOME, or in ~/.cache."""
+        own = environment.get("XENVIRTIO_CACHE")
+        if own:
+            return cls(Path(own).absolute())
+        shared = environment.get("XDG_CACHE_HOME") or Path(environment.get("HOME") or Path.home()) / ".cache"
+        return cls(Path(shared).absolute() / "xenvirtio")
+
+    @property
+    def trees(self) -> Path:
+        return self.root / "trees"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / "snapshots"
+
+    @property
+    def payloads(self) -> Path:
+        return self.root / "payloads"
+
+    @property
+    def wheels(self) -> Path:
+        return self.root / "wheels"
+
+    @property
+    def accelerators(self) -> Path:
+        return self.root / "accelerators"
+
+    @property
+    def labs(self) -> Path:
+        return self.root / "labs"
+
+    def lab(self, name: str) -> Path:
+        """A named lab's folder; raises UsageError for a name that is not one."""
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"{name!r} is no name for a lab", hint="use letters, digits, '-', '_' and '.', at most 40"
+            )
+        return self.labs / name
+
+
+@contextmanager
+def locked(path: Path, what: str, limit: float) -> Iterator[None]:
+    """Holds an exclusive lock on a file (made if need be); raises TimeLimit after `limit` seconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + limit
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        while True:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeLimit(
+                        f"{what} is in use by another xenvirtio for more than {limit:.0f} s",
+                        hint=f"see who holds it: fuser -v {path}",
+                    ) from None
+                time.sleep(0.1)
+        yield
+    finally:
+        os.close(fd)
+
+
+def newest(folder: Path) -> Path | None:
+    """The entry of a folder whose name sorts last (boots are named by time); None if there is none."""
+    return max(folder.iterdir(), default=None) if folder.is_dir() else None

@@ -1,0 +1,276 @@
+# cython: language_level=3, annotation_typing=False
+"""Guest memory by foreign mapping: address = frame<<12 | offset (machine frames of a PV guest, else guest frames).
+
+Mapping costs a call of Xen, so frames are mapped in aligned buckets that stay, least recently used ones going
+first. Neighbours in a bucket may not be the guest's: each page has its own error, a page with one is a hole, and
+a hole is tried again when it is asked for. What lies apart for us becomes several iovecs.
+
+Keep mappings only where the guest's frames cannot change below them: machine frames (a mapping pins the
+page), or a guest whose invalidations reach us (`invalidate`). Elsewhere `cached=False` maps for each batch.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import cython
+
+from xenvirtio.errors import MemoryViolation, XenError
+from xenvirtio.memory import faults
+from xenvirtio.memory.base import GuestMemory, Mapping
+from xenvirtio.memory.local import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from xenvirtio.memory.interfaces import ForeignMapper
+    from xenvirtio.memory.segments import Segments
+
+if not cython.compiled:
+    from xenvirtio.memory.raw import copy
+
+COMPILED = cython.compiled
+
+FAULT_MEMORY = faults.MEMORY
+FAULT_SIZE = faults.SIZE
+
+
+class _Frames:
+    """Frames mapped together, and how many chains use them."""
+
+    def __init__(self) -> None:
+        self.pages: dict[int, int] = {}  # frame → local address, holes are not in it
+        self.mapped: list[tuple[int, int]] = []  # what to unmap: address, pages
+        self.users = 0
+        self.kept = True  # in the cache
+
+
+class ForeignMemory(GuestMemory):
+    """One guest's frames, through a `ForeignMapper`."""
+
+    def __init__(
+        self,
+        mapper: ForeignMapper,
+        domid: int,
+        cached: bool = True,
+        bucket_pages: int = 64,
+        buckets: int = 1024,
+    ) -> None:
+        """At most `buckets` of `bucket_pages` each are mapped beside the rings (by default 256 MiB). The mapper
+        stays the caller's."""
+        super().__init__()
+        self.mapper = mapper
+        self.domid = domid
+        self.cached = cached
+        self._bucket_pages = bucket_pages
+        self._buckets_max = buckets
+        self._buckets: OrderedDict[int, _Frames] = OrderedDict()
+
+    def map(self, address: int, length: int, writable: bool = True) -> Mapping:
+        offset = address % PAGE_SIZE
+        count = -(-(offset + length) // PAGE_SIZE)
+        if count == 0 or count > self._bucket_pages * self._buckets_max:
+            raise MemoryViolation(f"{length} bytes at {address:#x} cannot be mapped")
+        frames = range(address >> 12, (address >> 12) + count)
+        held = _Frames()
+        try:
+            errors = self._map(held, frames, writable)
+        except XenError as error:
+            raise MemoryViolation(f"frames from {address >> 12:#x} cannot be mapped: {error}") from error
+        if any(errors):
+            self._unmap(held)
+            bad = next(frame for frame, error in zip(frames, errors, strict=True) if error)
+            raise MemoryViolation(f"frame {bad:#x} cannot be mapped")
+        return Mapping(held.mapped[0][0] + offset, length, lambda: self._unmap(held))
+
+    def begin(self, batch: Segments, first: int = 0) -> int:
+        if batch.staging is None or first == 0:
+            batch.staging = []
+        users = batch.staging
+        assert isinstance(users, list)
+        limit = self._bucket_pages * self._buckets_max
+        shared = None if self.cached else self._map_batch(batch, first, limit)
+        for i in range(first, batch.count):
+            batch.iov_first[i] = batch.iov_used
+            held: list[_Frames] = []
+            if batch.fault[i] == 0 and not self._reach(batch, i, held, shared, limit):
+                batch.no_iovecs(i)
+                self._release(held)
+                held = []
+                if i > 0:
+                    batch.truncate(i)
+                    break
+                batch.fault[i] = FAULT_SIZE
+            users.append(held)
+        if shared is not None:
+            self._release([shared])
+        return 0
+
+    def finish(self, batch: Segments, count: int = -1) -> int:
+        if count < 0:
+            count = batch.count
+        users = batch.staging
+        if isinstance(users, list):
+            for held in users[:count]:
+                self._release(held)
+            del users[:count]
+        return 0
+
+    def fetch(self, address: int, length: int, destination: int) -> bool:
+        held: list[_Frames] = []
+        try:
+            if -(-length // PAGE_SIZE) > self._bucket_pages * self._buckets_max:
+                return False
+            shared = None
+            if not self.cached:
+                shared = self._map_frames(range(address >> 12, ((address + length - 1) >> 12) + 1))
+                shared.users += 1
+                held.append(shared)
+            pieces = list(self._pieces(address, length, held, shared))
+            if any(base <= 0 for base, _ in pieces):
+                return False
+            for base, size in pieces:
+                copy(destination, base, size)
+                destination += size
+            return True
+        finally:
+            self._release(held)
+
+    def invalidate(self) -> None:
+        """The guest's frames changed: drop every mapping, those in use as soon as their chains are given back."""
+        for held in self._buckets.values():
+            held.kept = False
+            if held.users == 0:
+                self._unmap(held)
+        self._buckets.clear()
+
+    def close(self) -> None:
+        self.invalidate()
+
+    def _reach(
+        self, batch: Segments, i: int, held: list[_Frames], shared: _Frames | None, limit: int
+    ) -> bool:
+        """Iovecs for chain `i`; a hole is a fault. False if there is no room."""
+        if _pages(batch, i) > limit:
+            return False
+        if shared is not None:
+            shared.users += 1
+            held.append(shared)
+        s = batch.seg_first[i]
+        for k in range(batch.seg_read[i] + batch.seg_write[i]):
+            write = k >= batch.seg_read[i]
+            for base, size in self._pieces(batch.seg_address[s + k], batch.seg_length[s + k], held, shared):
+                if base < 0 or not batch.add_iovec(i, write, base, size):
+                    return False
+                if base == 0:
+                    batch.fault[i] = FAULT_MEMORY
+        return True
+
+    def _pieces(
+        self, address: int, length: int, held: list[_Frames], shared: _Frames | None
+    ) -> Iterator[tuple[int, int]]:
+        """Where the pages of a segment lie for us: (local address, bytes); address 0 in a hole, -1 if every
+        bucket is in use. The buckets are added to `held`."""
+        while length > 0:
+            frame = address >> 12
+            offset = address & 4095
+            size = min(length, PAGE_SIZE - offset)
+            bucket = shared if shared is not None else self._bucket(frame, held)
+            if bucket is None:
+                yield -1, size
+                return
+            local = bucket.pages.get(frame, 0)
+            yield (local + offset if local else 0), size
+            address += size
+            length -= size
+
+    def _bucket(self, frame: int, held: list[_Frames]) -> _Frames | None:
+        """The bucket of `frame`, in use by the chain that holds `held`; None if there is no room for it."""
+        number = frame // self._bucket_pages
+        bucket = self._buckets.get(number)
+        if bucket is None:
+            if len(self._buckets) >= self._buckets_max and not self._evict():
+                return None
+            start = number * self._bucket_pages
+            bucket = self._buckets[number] = self._map_frames(range(start, start + self._bucket_pages))
+        else:
+            self._buckets.move_to_end(number)
+            if frame not in bucket.pages:
+                self._try(bucket, [frame])
+        if bucket not in held:
+            bucket.users += 1
+            held.append(bucket)
+        return bucket
+
+    def _evict(self) -> bool:
+        for number, bucket in self._buckets.items():
+            if bucket.users == 0:
+                del self._buckets[number]
+                self._unmap(bucket)
+                return True
+        return False
+
+    def _map_batch(self, batch: Segments, first: int, limit: int) -> _Frames:
+        """Every frame of the chains from `first` on, in one call, as far as there is room."""
+        frames: set[int] = set()
+        for i in range(first, batch.count):
+            if batch.fault[i] or _pages(batch, i) > limit:
+                continue
+            for s in range(batch.seg_first[i], batch.seg_first[i] + batch.seg_read[i] + batch.seg_write[i]):
+                address = batch.seg_address[s]
+                frames.update(range(address >> 12, ((address + batch.seg_length[s] - 1) >> 12) + 1))
+            if len(frames) > limit:
+                batch.truncate(max(i, first + 1))
+                break
+        shared = self._map_frames(sorted(frames))
+        shared.users += 1
+        return shared
+
+    def _map_frames(self, frames: Sequence[int]) -> _Frames:
+        held = _Frames()
+        held.kept = self.cached
+        self._try(held, frames)
+        return held
+
+    def _try(self, held: _Frames, frames: Sequence[int]) -> None:
+        """Map frames into `held`; what cannot be mapped, even all of it, is holes."""
+        try:
+            if frames:
+                self._map(held, frames, True)
+        except XenError:
+            return
+
+    def _map(self, held: _Frames, frames: Sequence[int], writable: bool) -> list[int]:
+        address, errors = self.mapper.map(frames, self.domid, writable)
+        self.counters.hypercalls += 1
+        good = [k for k, error in enumerate(errors) if error == 0]
+        self.counters.frames_mapped += len(good)
+        if not good and len(frames) == 1:  # a hole tried again and again must not pile up
+            self.mapper.unmap(address, len(frames))
+            self.counters.hypercalls += 1
+            return errors
+        held.mapped.append((address, len(frames)))
+        for k in good:
+            held.pages[frames[k]] = address + k * PAGE_SIZE
+        return errors
+
+    def _release(self, held: list[_Frames]) -> None:
+        for frames in held:
+            frames.users -= 1
+            if frames.users == 0 and not frames.kept:
+                self._unmap(frames)
+
+    def _unmap(self, held: _Frames) -> None:
+        self.counters.frames_unmapped += len(held.pages)
+        for address, pages in held.mapped:
+            self.mapper.unmap(address, pages)
+            self.counters.hypercalls += 1
+        held.mapped.clear()
+        held.pages.clear()
+
+
+def _pages(batch: Segments, i: int) -> int:
+    """Pages that chain `i` touches, at most."""
+    s = batch.seg_first[i]
+    return sum((batch.seg_length[s + k] >> 12) + 2 for k in range(batch.seg_read[i] + batch.seg_write[i]))

@@ -1,0 +1,44 @@
+"""An in-process foreign mapper: a `memory.interfaces.ForeignMapper` over a `GuestRam`."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from xenvirtio.errors import XenError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from xenvirtio.testing.ram import GuestRam
+
+
+class FakeForeignMapper:
+    """Frames from `base` on are the guest's pages, in order. As Xen does, it maps what it can and returns an
+    address even if every page failed (touching such a page is a segmentation fault here)."""
+
+    def __init__(self, ram: GuestRam, domid: int, base: int) -> None:
+        self.ram = ram
+        self.domid = domid
+        self.base = base
+        self.holes: set[int] = set()
+        self.mapped: dict[int, int] = {}
+        self.calls = 0
+
+    def map(self, frames: Sequence[int], domid: int, writable: bool) -> tuple[int, list[int]]:
+        if domid != self.domid or not frames:
+            raise XenError(f"cannot map {len(frames)} frames of domain {domid}", errno.ESRCH)
+        self.calls += 1
+        pages = [
+            frame - self.base
+            if 0 <= frame - self.base < self.ram.pages and frame not in self.holes
+            else None
+            for frame in frames
+        ]
+        address = self.ram.see(pages, writable)
+        self.mapped[address] = len(pages)
+        return address, [0 if page is not None else -errno.EBUSY for page in pages]
+
+    def unmap(self, address: int, pages: int) -> None:
+        assert self.mapped.pop(address) == pages
+        self.ram.unsee(address, pages)

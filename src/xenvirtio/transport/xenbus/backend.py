@@ -6,8 +6,9 @@
                       FAILED ◄──────────── ATTACHING ──attached──► CONNECTED (B: Connected)
                       (B: error,               │ failed                │ F: Closing, Closed, gone, starts again
                        Closed)                 ▼                       ▼
-                                  CLOSED ◄──detached───────────── DETACHING
-                               (B: Closed) ── F: Initialising ──► WAITING
+                                  CLOSED ◄──── CLOSING ◄──detached── DETACHING
+                               (B: Closed)    (B: Closing, until F is Closed)
+                                    └─ F: Initialising ──► WAITING
 
     at any time: B gone, or online=0 and no frontend connected → Discard → OFF
 
@@ -35,6 +36,7 @@ class Phase(Enum):
     ATTACHING = auto()
     CONNECTED = auto()
     DETACHING = auto()
+    CLOSING = auto()
     CLOSED = auto()
     FAILED = auto()
     OFF = auto()
@@ -96,10 +98,15 @@ class Walk:
                     return [*self._discard(Phase.OFF), Publish(XenbusState.CLOSED)]
                 if now.frontend in OFFERING:
                     return self._attach(resume=False)
+                if now.frontend in (XenbusState.CLOSING, XenbusState.CLOSED):
+                    return self._close(now)
             case Phase.CONNECTED:
                 if now.frontend not in OFFERING:
                     self.phase = Phase.DETACHING
                     return [Detach()]
+            case Phase.CLOSING:
+                if now.frontend is not XenbusState.CLOSING:
+                    return self._close(now)
             case Phase.CLOSED:
                 if not now.online:
                     return self._off(now)
@@ -122,8 +129,7 @@ class Walk:
         if self._resume and now.frontend in OFFERING:
             return self._attach(resume=True)
         if self._resume:  # it was connected before: the frontend must start from Initialising
-            self.phase = Phase.CLOSED
-            return [Publish(XenbusState.CLOSED), *self.step(now)]
+            return self._close(now)
         self.phase = Phase.WAITING
         return [Publish(XenbusState.INIT_WAIT), *self.step(now)]
 
@@ -139,8 +145,7 @@ class Walk:
         """The worker has let go of page, rings and port."""
         if self.phase is not Phase.DETACHING:
             return []
-        self.phase = Phase.CLOSED
-        return [Publish(XenbusState.CLOSED), *self.step(now)]
+        return self._close(now)
 
     def failed(self, words: str) -> list[Action]:
         """Opening failed (the host's problem: stays until the toolstack starts it again), or attaching did
@@ -167,7 +172,7 @@ class Walk:
         if not self._hosted or not now.exists:
             return []
         connected = self.phase in (Phase.CONNECTED, Phase.ATTACHING) or self._resume
-        if self.phase in (Phase.DETACHING, Phase.CLOSED):
+        if self.phase in (Phase.DETACHING, Phase.CLOSING, Phase.CLOSED):
             connected = True  # B has been Connected: a frontend comes back only through Initialising
         return self._prepare(resume=connected)
 
@@ -185,6 +190,14 @@ class Walk:
     def _attach(self, *, resume: bool) -> list[Action]:
         self.phase, self._resume = Phase.ATTACHING, False
         return [Attach(resume)]
+
+    def _close(self, now: Snapshot) -> list[Action]:
+        """The usual handshake: Linux at shutdown and kexec waits for Closing before it says Closed."""
+        if now.frontend is XenbusState.CLOSING:
+            self.phase = Phase.CLOSING
+            return [Publish(XenbusState.CLOSING)]
+        self.phase = Phase.CLOSED
+        return [Publish(XenbusState.CLOSED), *self.step(now)]
 
     def _discard(self, phase: Phase) -> list[Action]:
         hosted, self._hosted, self.phase = self._hosted, False, phase

@@ -1,0 +1,93 @@
+"""Event channels of one worker: which port calls what, when a port is heard again, and what a storm costs.
+
+A port stays masked while its event is handled and is unmasked afterwards (late EOI, XSA-332). A port whose events
+lead to nothing, one after another, stays masked for a while: 1 ms at first, doubled up to 128 ms. One event that
+has work clears its record.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from xenvirtio.xen.interfaces import EventChannels
+
+#: events without work, in a row, that cost nothing: an honest driver's kick may come when its chain is done
+SPURIOUS_FREE = 64
+PENALTY_FIRST = 0.001  # seconds
+PENALTY_DOUBLINGS = 7
+#: events handled before the loop turns to other descriptors
+EVENTS_AT_ONCE = 32
+
+
+class Port:
+    """A bound port. `close` unbinds it."""
+
+    def __init__(self, ports: Ports, local: int, remote: int, handler: Callable[[], bool]) -> None:
+        self._ports, self.local, self.remote, self.handler = ports, local, remote, handler
+        self.spurious = 0
+
+    def notify(self) -> None:
+        """Sends the guest an event."""
+        self._ports.channels.notify(self.local)
+
+    def close(self) -> None:
+        """Unbinds the port; does nothing the second time."""
+        self._ports.release(self)
+
+
+class Ports:
+    """All ports of one handle on the event channel device.
+
+    `later(seconds, call)` runs something later: the event loop's.
+    """
+
+    def __init__(
+        self, channels: EventChannels, later: Callable[[float, Callable[[], None]], object]
+    ) -> None:
+        self.channels = channels
+        self._later = later
+        self._bound: dict[int, Port] = {}
+        self.events = 0
+        self.penalties = 0
+
+    def bind(self, domid: int, remote: int, handler: Callable[[], bool]) -> Port:
+        """Binds the guest's port `remote`; `handler` tells whether there was anything to do. Raises XenError."""
+        port = Port(self, self.channels.bind(domid, remote), remote, handler)
+        self._bound[port.local] = port
+        return port
+
+    def release(self, port: Port) -> None:
+        """Unbinds a port."""
+        if self._bound.pop(port.local, None) is port:
+            self.channels.unbind(port.local)
+
+    def ready(self) -> None:
+        """Handles events that have come: the event channel device is readable."""
+        for _ in range(EVENTS_AT_ONCE):
+            number = self.channels.pending()
+            if number is None:
+                return
+            self.events += 1
+            port = self._bound.get(number)
+            if port is None:  # released while its event was on the way
+                continue
+            port.spurious = 0 if port.handler() else port.spurious + 1
+            if self._bound.get(number) is not port:  # its own event closed it
+                continue
+            if port.spurious <= SPURIOUS_FREE:
+                self.channels.unmask(number)
+            else:
+                self._punish(port)
+
+    def _punish(self, port: Port) -> None:
+        self.penalties += 1
+        doublings = min(port.spurious - SPURIOUS_FREE - 1, PENALTY_DOUBLINGS)
+
+        def unmask() -> None:
+            if self._bound.get(port.local) is port:
+                self.channels.unmask(port.local)
+
+        self._later(PENALTY_FIRST * 2**doublings, unmask)

@@ -1,0 +1,188 @@
+"""The supervisor: the only holder of XenStore. It watches, walks devices through their states, minds workers.
+
+What the guests do reaches it only as watch events, which are read a bounded number at a time and only mark a
+device as touched: a guest that writes its nodes in a loop costs its own share (`Limits.steps_per_second`), not the
+others'. `@releaseDomain` tells of guests that are gone; nodes which they left are removed, at the start too.
+
+When the daemon stops or dies, its workers stop their devices and end; the guests wait. States in XenStore stay
+Connected, and the next daemon's workers go on from the state files in the run directory. What this cannot
+survive: a lost run directory, and (until issue 6) a worker killed between finishing a request and telling so,
+whose request is then done twice.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from xenvirtio.transport.xenbus.nodes import DOMID_LIMIT, backend_root, parse_key, parse_number
+from xenvirtio.worker.guests import ServedGuest
+from xenvirtio.worker.limits import Limits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from xenvirtio.worker.connection import Guest
+    from xenvirtio.worker.loop import Loop
+    from xenvirtio.worker.spawn import WorkerProcess
+    from xenvirtio.xen.interfaces import Store
+
+logger = logging.getLogger(__name__)
+
+#: watch events read before the loop turns to anything else
+EVENTS_AT_ONCE = 256
+
+BACKENDS = "B"
+RELEASE = "R"
+
+
+class Supervisor:
+    """All guests that this domain serves."""
+
+    def __init__(
+        self,
+        store: Store,
+        loop: Loop,
+        spawn: Callable[[Guest], WorkerProcess],
+        run_directory: Path,
+        limits: Limits | None = None,
+    ) -> None:
+        self._store, self._loop, self._spawn = store, loop, spawn
+        self._run_directory = run_directory
+        self._limits = limits or Limits()
+        own = parse_number(store.read("domid"), DOMID_LIMIT)
+        self.own = own if own is not None else 0
+        self.guests: dict[int, ServedGuest] = {}
+        self.watch_events = 0
+        self._stopping = False
+
+    def start(self) -> None:
+        """Cleans up after guests that are gone, then serves what is there and what comes."""
+        self._clean()
+        self._store.watch(backend_root(self.own), BACKENDS)  # fires at once: the first look
+        self._store.watch("@releaseDomain", RELEASE)
+        self._loop.add(self._store.fileno(), self._events)
+        self._events()
+
+    def stop(self) -> None:
+        """Stops all workers, in `Limits.stop_seconds`, then the loop; nodes stay for the next daemon."""
+        if self._stopping:
+            return
+        self._stopping = True
+        self._loop.remove(self._store.fileno())
+        if not self.guests:
+            self._loop.stop()
+        for guest in list(self.guests.values()):
+            guest.stop()
+
+    def _clean(self) -> None:
+        root = backend_root(self.own)
+        for name in self._store.names(root) or []:
+            domid = parse_number(name, DOMID_LIMIT)
+            if domid is not None and not self._store.domain_exists(domid):
+                logger.info("domain %d is gone: its nodes are removed", domid)
+                self._store.remove(f"{root}/{name}")
+        for file in self._run_directory.glob("*-*.state"):
+            domid = parse_number(file.name.split("-")[0], DOMID_LIMIT)
+            if domid is None or not self._store.domain_exists(domid):
+                file.unlink(missing_ok=True)
+
+    # --- watches ---
+
+    def _events(self) -> None:
+        touched: dict[tuple[int | None, int | None], None] = {}
+        released = False
+        for path, token in self._store.events(EVENTS_AT_ONCE):
+            self.watch_events += 1
+            if token == RELEASE:
+                released = True
+            elif token == BACKENDS:
+                touched[parse_key(path, self.own)] = None
+            elif token.startswith("F/"):
+                numbers = token.split("/")
+                touched[int(numbers[1]), int(numbers[2])] = None
+        for domid, devid in touched:
+            self._touch(domid, devid)
+        if released:
+            self._release()
+
+    def _touch(self, domid: int | None, devid: int | None) -> None:
+        if domid is None:
+            for name in self._store.names(backend_root(self.own)) or []:
+                found = parse_number(name, DOMID_LIMIT)
+                if found is not None:
+                    self._touch(found, None)
+            return
+        guest = self.guests.get(domid)
+        if devid is None:
+            names = self._store.names(f"{backend_root(self.own)}/{domid}") or []
+            devids = {devid for devid in (parse_number(name, 1 << 28) for name in names) if devid is not None}
+            if guest is not None:
+                devids |= set(guest.devices)  # those whose nodes are gone
+        else:
+            devids = {devid}
+        if guest is None:
+            if not devids or not self._store.domain_exists(domid):
+                return
+            guest = self.guests[domid] = ServedGuest(
+                self._store,
+                self.own,
+                domid,
+                self._loop,
+                self._spawn,
+                self._run_directory,
+                self._limits,
+                self._done,
+            )
+        for found in sorted(devids):
+            guest.touch(found)
+
+    def _release(self) -> None:
+        for domid, guest in list(self.guests.items()):
+            if not self._store.domain_exists(domid):
+                guest.lose()
+
+    def _done(self, guest: ServedGuest) -> None:
+        domid = guest.guest.domid
+        if self.guests.get(domid) is guest:
+            del self.guests[domid]
+        if self._stopping:
+            if not self.guests:
+                self._loop.stop()
+        elif self._store.domain_exists(domid):
+            self._touch(domid, None)  # a device may have come while its worker ended
+
+    # --- status ---
+
+    def collect(self, answer: Callable[[dict[str, Any]], None]) -> None:
+        """Calls `answer` with the state of everything, after each worker has reported or its time is over."""
+        waiting = {guest.guest.domid for guest in self.guests.values()}
+        finished = False
+
+        def finish() -> None:
+            nonlocal finished
+            if not finished:
+                finished = True
+                timer.cancel()
+                answer(self._describe())
+
+        def reported(guest: ServedGuest) -> None:
+            waiting.discard(guest.guest.domid)
+            if not waiting:
+                finish()
+
+        timer = self._loop.later(self._limits.report_seconds, finish)
+        for guest in list(self.guests.values()):
+            guest.on_report.append(reported)
+            if not guest.ask_report():
+                waiting.discard(guest.guest.domid)
+        if not waiting:
+            finish()
+
+    def _describe(self) -> dict[str, Any]:
+        return {
+            "domid": self.own,
+            "watch_events": self.watch_events,
+            "guests": [guest.describe() for _, guest in sorted(self.guests.items())],
+        }

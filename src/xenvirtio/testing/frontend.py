@@ -123,12 +123,19 @@ class Frontend:
         self.set_state(XenbusState.CONNECTED)
 
     def disconnect(self) -> None:
-        """Closes as Linux does; takes page and port back, which the backend must have let go of."""
+        """Closes as Linux does; takes page and port back, which the backend must have let go of.
+
+        Where the toolstack has written Closing, only the backend's Closed tells that it has.
+        """
+        by_toolstack = self.backend_state is XenbusState.CLOSING
         self.set_state(XenbusState.CLOSING)
-        self.wait_backend(XenbusState.CLOSING)
-        self.take_back()
+        if not by_toolstack:
+            self.wait_backend(XenbusState.CLOSING)
+            self.take_back()
         self.set_state(XenbusState.CLOSED)
         self.wait_backend(XenbusState.CLOSED)
+        if by_toolstack:
+            self.take_back()
 
     def take_back(self) -> None:
         """AssertionError if the backend still has the page mapped."""
@@ -143,7 +150,7 @@ class Frontend:
     def load64(self, offset: int) -> int:
         return int(struct.unpack("<Q", self.guest.ram.read(self.page + offset, 8))[0])
 
-    def store(self, offset: int, layout: str, *values: int) -> None:
+    def poke(self, offset: int, layout: str, *values: int) -> None:
         self.guest.ram.write(self.page + offset, struct.pack(layout, *values))
 
     @property
@@ -175,7 +182,7 @@ class Frontend:
         self.guest.ram.write(self.page + xenbus.DRV_CMD, fields)
         self.guest.ram.write(self.page + xenbus.DRV_DATA, data)
         self.sequence = (self.sequence + 1) & 0xFFFF_FFFF
-        self.store(xenbus.DRV_CMD_SEQ, "<I", self.sequence)
+        self.poke(xenbus.DRV_CMD_SEQ, "<I", self.sequence)
         self.notify()
 
     def command(self, command: int, **fields: int) -> Answer:

@@ -20,7 +20,8 @@ def list_devices(
     """Show the guests that have virtio devices, and how these are.
 
     One line a device: its guest, how it is reached (transport, memory access), the state of both sides, and
-    what is behind it. A table on a terminal, plain columns otherwise.
+    what is behind it, and the data that went into the guest and out of it. A table on a terminal, plain
+    columns otherwise; --json tells more.
     """
     from xenvirtio.cli.output import print_devices, print_json
     from xenvirtio.toolstack.local import local_rows

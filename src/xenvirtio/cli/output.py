@@ -12,17 +12,10 @@ if TYPE_CHECKING:
     from xenvirtio.toolstack.listing import DeviceRow
 
 HEADINGS = (
-    "GUEST",
-    "DOMAIN",
-    "TYPE",
-    "DEVICE",
-    "KIND",
-    "TRANSPORT",
-    "MEMORY",
-    "STATE",
-    "BACKING",
-    "REQUESTS",
+    *("GUEST", "DOMAIN", "TYPE", "DEVICE", "KIND", "TRANSPORT", "MEMORY"),
+    *("STATE", "BACKING", "IN", "OUT"),
 )
+NUMBERS = ("DOMAIN", "IN", "OUT")
 
 
 def print_json(value: Any) -> None:
@@ -48,9 +41,20 @@ def print_columns(lines: Sequence[Sequence[str]]) -> None:
 
 def _cells(row: DeviceRow) -> tuple[str, ...]:
     state = row.state if row.error is None else f"{row.state}: {row.error}"
-    requests = row.counters.get("requests", row.counters.get("packets"))
-    texts = (row.type, row.device, row.kind, row.transport, row.memory_access, state, row.backing, requests)
-    return row.guest, str(row.domid), *("-" if text is None else str(text) for text in texts)
+    keys = ("bytes_read", "bytes_written") if row.kind == "disk" else ("rx_bytes", "tx_bytes")
+    amounts = [amount(row.counters[key]) if key in row.counters else None for key in keys]
+    texts = (row.type, row.device, row.kind, row.transport, row.memory_access, state, row.backing, *amounts)
+    return row.guest, str(row.domid), *(text or "-" for text in texts)
+
+
+def amount(count: int) -> str:
+    """Bytes for people: 512 B, 1.5 KiB, 64.0 MiB."""
+    value, unit = float(count), "B"
+    for bigger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, bigger
+    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def _print_table(lines: Sequence[Sequence[str]]) -> None:
@@ -60,7 +64,7 @@ def _print_table(lines: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in HEADINGS:
-        table.add_column(heading, justify="right" if heading in ("DOMAIN", "REQUESTS") else "left")
+        table.add_column(heading, justify="right" if heading in NUMBERS else "left")
     for line in lines:
         table.add_row(*(Text(cell) for cell in line))
     Console().print(table)

@@ -34,6 +34,7 @@ FLAGS = {
 }
 FORMATS = ("raw", "qcow", "qcow2", "vhd", "qed", "empty")
 FOREIGN_VDEV = re.compile(r"xvd[a-z]+\d*|hd[a-d]\d*|sd[a-p]\d*|d\d+p\d+|0x[0-9a-fA-F]+|\d+")
+VDEVS = "virtio disks are vda, vdb, …; xl's are xvda, hda, sda, …"
 OUR_VDEV = re.compile(r"vd([a-z]{1,2})")
 TARGET = re.compile(r"target=(.*)", re.DOTALL)
 PART = re.compile(r"[^,]*")
@@ -100,24 +101,20 @@ def virtio_disk(atom: Atom) -> DiskSettings | None:
     """
     fields = _split(atom)
     vdev = fields.text("vdev")
-    if not vdev and fields.trouble is None and "cdrom" not in fields.values:
-        fields.fail(
-            "vdev", "this disk has no vdev", "virtio disks are vda, vdb, …; xl's are xvda, hda, sda, …"
-        )
-    if vdev and not vdev.startswith("vd") and not FOREIGN_VDEV.fullmatch(vdev):
-        fields.fail(
-            "vdev", f"unknown vdev '{vdev}'", "virtio disks are vda, vdb, …; xl's are xvda, hda, sda, …"
-        )
     misplaced = fields.text("format").startswith("vd")
-    if not vdev.startswith("vd") and not misplaced:
-        return None
-    if misplaced:
-        hint = f"'{fields.text('target')},raw,{fields.text('format')},rw'"
-        fields.fail("format", "the format is missing before the vdev", hint)
-    if fields.trouble is not None:
-        message, hint_or_none, at = fields.trouble
-        atom.fail(message, hint_or_none, at=at)
-    return _settings(fields)
+    if misplaced or vdev.startswith("vd"):
+        if fields.trouble is not None:
+            message, instead, at = fields.trouble
+            atom.fail(message, instead, at=at)
+        if misplaced:
+            right = f"'{fields.text('target')},raw,{fields.text('format')},rw'"
+            fields.fail("format", "the format is missing before the vdev", right)
+        return _settings(fields)
+    if not vdev and fields.trouble is None and "cdrom" not in fields.values:
+        fields.fail("vdev", "this disk has no vdev", VDEVS)
+    if vdev and not FOREIGN_VDEV.fullmatch(vdev):
+        fields.fail("vdev", f"unknown vdev '{vdev}'", VDEVS)
+    return None
 
 
 def _settings(fields: _Fields) -> DiskSettings:

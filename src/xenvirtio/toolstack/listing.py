@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from xenvirtio.xen.interfaces import View
 
+#: parts of the daemon's report that have a field of their own
+OWN_FIELDS = ("devid", "memory_access", "counters", "memory")
+
 
 @dataclass(frozen=True)
 class DeviceRow:
@@ -30,19 +33,24 @@ class DeviceRow:
     state: str  #: connected, or both sides' states
     error: str | None  #: why the backend closed it
     backing: str  #: image, or tap and bridge
-    counters: Mapping[str, Any]
+    counters: Mapping[str, int]  #: the device's: requests, packets, bytes
+    memory: Mapping[str, int]  #: how its memory was reached: grants copied, frames mapped, …
+    backend: Mapping[str, Any]  #: what else the daemon tells: queues, features, kicks, …
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def rows(view: View, counters: Mapping[tuple[int, int], Mapping[str, Any]]) -> list[DeviceRow]:
-    """All virtio devices that this domain serves, by guest and device number."""
+def rows(view: View, reports: Mapping[tuple[int, int], Mapping[str, Any]]) -> list[DeviceRow]:
+    """All virtio devices that this domain serves, by guest and device number.
+
+    `reports`: what the daemon tells about each (worker/status.py), by domain and device number.
+    """
     top = backend_root(BACKEND)
     found = []
     for domid in _numbers(view, top):
         for number in _numbers(view, f"{top}/{domid}"):
-            found.append(_row(view, DeviceKey(domid, number), counters.get((domid, number), {})))
+            found.append(_row(view, DeviceKey(domid, number), reports.get((domid, number), {})))
     return found
 
 
@@ -50,7 +58,7 @@ def _numbers(view: View, path: str) -> list[int]:
     return sorted(int(name) for name in view.names(path) or [] if name.isascii() and name.isdigit())
 
 
-def _row(view: View, paths: DeviceKey, counters: Mapping[str, Any]) -> DeviceRow:
+def _row(view: View, paths: DeviceKey, report: Mapping[str, Any]) -> DeviceRow:
     back = paths.backend(BACKEND)
     host = f"{back}/{KEY_HOST}"
     image = view.read(f"{host}/path")
@@ -63,11 +71,13 @@ def _row(view: View, paths: DeviceKey, counters: Mapping[str, Any]) -> DeviceRow
         device=view.read(f"{host}/vdev") or str(paths.devid),
         kind="disk" if image is not None else "nic",
         transport=view.read(f"{back}/{KEY_TRANSPORT}"),
-        memory_access=view.read(f"{paths.frontend}/{KEY_MEMORY_ACCESS}"),
+        memory_access=report.get("memory_access") or view.read(f"{paths.frontend}/{KEY_MEMORY_ACCESS}"),
         state=_state(state(view, paths.frontend), state(view, back)),
         error=backend_error(view, back),
         backing=backing,
-        counters=counters,
+        counters=report.get("counters", {}),
+        memory=report.get("memory", {}),
+        backend={key: value for key, value in report.items() if key not in OWN_FIELDS},
     )
 
 

@@ -9,7 +9,7 @@ from xenvirtio.toolstack.checks import Host, check_user
 from xenvirtio.toolstack.create import Toolstack
 from xenvirtio.toolstack.listing import rows
 from xenvirtio.toolstack.xl import Xl
-from xenvirtio.worker import status
+from xenvirtio.worker.status import counters, daemon_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ def local_toolstack(say: Callable[[str], None]) -> Iterator[Toolstack]:
     """
     from xenvirtio.xen.store import XenStore
 
-    host = Host(daemon_runs=status.daemon_runs)
+    host = Host(daemon_runs=daemon_runs)
     check_user(host)
     xl = Xl.find()
     with XenStore() as store:
@@ -38,4 +38,4 @@ def local_rows() -> list[DeviceRow]:
 
     check_user(Host())
     with XenStore() as store:
-        return rows(store, status.counters())
+        return rows(store, counters())

@@ -1,0 +1,317 @@
+"""Starting a guest: all is checked first, its devices are there before it runs, a failure leaves nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from toolstack_fakes import World
+
+from xenvirtio.errors import TimeLimit, UsageError, XenError, XenvirtioError
+from xenvirtio.toolstack import connect, create
+from xenvirtio.toolstack.create import StartOptions, destroy, start
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUICK = StartOptions(limit=0.3)
+B = "/local/domain/0/backend/virtio/1"
+F = "/local/domain/1/device/virtio"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_a_guest_runs_with_its_devices_plugged_before_it_is_unpaused(world: World) -> None:
+    seen: list[list[str]] = []
+
+    def at_unpause() -> None:
+        seen.append(world.store.states("backend"))
+        world.guest_connects()
+
+    world.at_unpause = at_unpause
+    started = start(world.usual_guest(), world.toolstack, QUICK)
+    assert started.domain.domid == 1
+    assert seen == [[f"{B}/0/state", f"{B}/256/state"]]
+    assert [command for command in world.xl_log if command != "list"] == ["create", "unpause"]
+    assert world.domains[1]["flags"] == "-b----"
+    assert world.store.watches == []
+
+
+def test_the_nodes_are_those_of_the_specification(world: World) -> None:
+    start(world.usual_guest("memory_access='foreign'"), world.toolstack, StartOptions(0.3, paused=True))
+    nodes = {path: value for path, value in world.store.nodes.items() if value}
+    mac = nodes[f"{B}/256/host/mac"]
+    assert nodes == {
+        f"{B}/0/frontend": f"{F}/0",
+        f"{B}/0/frontend-id": "1",
+        f"{B}/0/online": "1",
+        f"{B}/0/state": "2",
+        f"{B}/0/type": "virtio,device2",
+        f"{B}/0/transport": "xenbus",
+        f"{B}/0/host/memory-access": "foreign",
+        f"{B}/0/host/vdev": "vda",
+        f"{B}/0/host/path": str(world.folder / "a.img"),
+        f"{B}/0/host/mode": "w",
+        f"{B}/0/host/discard": "1",
+        f"{F}/0/backend": f"{B}/0",
+        f"{F}/0/backend-id": "0",
+        f"{F}/0/state": "1",
+        f"{F}/0/transport": "xenbus",
+        f"{B}/256/frontend": f"{F}/256",
+        f"{B}/256/frontend-id": "1",
+        f"{B}/256/online": "1",
+        f"{B}/256/state": "2",
+        f"{B}/256/type": "virtio,device1",
+        f"{B}/256/transport": "xenbus",
+        f"{B}/256/host/memory-access": "foreign",
+        f"{B}/256/host/vdev": "eth0",
+        f"{B}/256/host/mac": mac,
+        f"{B}/256/host/bridge": "xenbr0",
+        f"{B}/256/host/vifname": "vio1.0",
+        f"{F}/256/backend": f"{B}/256",
+        f"{F}/256/backend-id": "0",
+        f"{F}/256/state": "1",
+        f"{F}/256/transport": "xenbus",
+    }
+
+
+def test_only_the_backend_can_read_what_is_behind_a_device(world: World) -> None:
+    start(world.usual_guest(), world.toolstack, QUICK)
+    for path in world.store.nodes:
+        expected = ["n0"] if "/host" in path else ["n0", "r1"] if path.startswith(B) else ["n1", "r0"]
+        assert world.store.permissions(path) == expected, path
+
+
+def test_xl_gets_what_is_not_ours_in_a_file_that_only_root_can_read(world: World) -> None:
+    start(world.usual_guest("memory =  0x80 # MiB\nextra='a  b'"), world.toolstack, QUICK)
+    uuid = world.domains[1]["uuid"]
+    text = (world.folder / "guest.cfg").read_text()
+    assert text == f"name='g'\nmemory =  0x80\nextra='a  b'\nuuid = \"{uuid}\"\n"
+    assert (world.folder / "mode").read_text() == "0o600"
+
+
+def test_a_guest_without_virtio_devices_needs_no_daemon(world: World) -> None:
+    world.daemon = False
+    start(world.guest("name='plain'"), world.toolstack, QUICK)
+    assert world.domains[1]["name"] == "plain"
+    assert world.store.nodes == {}
+
+
+def test_paused_leaves_it_paused_with_its_backends_ready(world: World) -> None:
+    start(world.usual_guest(), world.toolstack, StartOptions(0.3, paused=True))
+    assert world.domains[1]["flags"] == "--p---"
+    assert [world.store.read(path) for path in world.store.states("backend")] == ["2", "2"]
+
+
+@pytest.mark.parametrize(
+    ("disk", "words", "hint"),
+    [
+        ("{f}/none.img", "disk vda: there is no image {f}/none.img", "truncate -s 1G"),
+        ("{f}/empty.img", "disk vda: {f}/empty.img is empty", "truncate -s 1G"),
+        ("{f}/odd.img", "513 bytes, which is no multiple of 512", "truncate -s %512 {f}/odd.img"),
+        ("{f}", "{f} is neither a file nor a block device", ""),
+        ("/dev/null", "/dev/null is neither a file nor a block device", ""),
+        ("{f}/odd.img/x", "cannot look at {f}/odd.img/x: Not a directory", ""),
+    ],
+)
+def test_an_image_that_cannot_be_served_is_refused_before_anything_is_made(
+    world: World, disk: str, words: str, hint: str
+) -> None:
+    world.image("empty.img", 0)
+    world.image("odd.img", 513)
+    guest = world.guest(f"name='g'; disk=['file:{disk.format(f=world.folder)},vda,w']")
+    with pytest.raises(UsageError) as caught:
+        start(guest, world.toolstack, QUICK)
+    assert words.format(f=world.folder) in caught.value.message
+    assert hint.format(f=world.folder) in (caught.value.hint or "")
+    assert caught.value.exit_status == 2
+    assert world.xl_log == []
+    assert world.nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("vif", "words", "hint"),
+    [
+        ("bridge=nobr0", "NIC eth0: there is no bridge nobr0", "ip link add nobr0 type bridge"),
+        ("bridge=eth9", "eth9 is a network interface, but no bridge", "bridge="),
+        ("vifname=eth9", "there is a network interface eth9 already", "vifname="),
+    ],
+)
+def test_a_bridge_that_is_not_there_is_refused_before_anything_is_made(
+    world: World, vif: str, words: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        start(world.guest(f"name='g'; vif=['model=virtio,{vif}']"), world.toolstack, QUICK)
+    assert words in caught.value.message
+    assert hint in (caught.value.hint or "")
+    assert world.xl_log == []
+
+
+def test_a_missing_kernel_is_refused_before_anything_is_made(world: World) -> None:
+    with pytest.raises(UsageError, match="no kernel or ramdisk /none/vmlinuz"):
+        start(world.guest("name='g'; kernel='/none/vmlinuz'"), world.toolstack, QUICK)
+    assert world.xl_log == []
+
+
+def test_only_root_starts_guests(world: World) -> None:
+    world.user = 1000
+    with pytest.raises(UsageError, match="by root"):
+        start(world.usual_guest(), world.toolstack, QUICK)
+    assert world.xl_log == []
+
+
+def test_without_the_daemon_nothing_is_made(world: World) -> None:
+    world.daemon = False
+    with pytest.raises(XenvirtioError, match="daemon that serves virtio devices does not run") as caught:
+        start(world.usual_guest(), world.toolstack, QUICK)
+    assert caught.value.exit_status == 1
+    assert "xenvirtio daemon" in (caught.value.hint or "")
+    assert world.nothing_left()
+
+
+def test_a_guest_that_runs_already_is_refused_and_left_alone(world: World) -> None:
+    guest = world.usual_guest("uuid='11111111-2222-3333-4444-555555555555'")
+    start(guest, world.toolstack, QUICK)
+    nodes = dict(world.store.nodes)
+    with pytest.raises(UsageError, match=r"g is running already \(domain 1\)"):
+        start(guest, world.toolstack, QUICK)
+    other = world.usual_guest("uuid='11111111-2222-3333-4444-555555555555'; name='h'")
+    with pytest.raises(UsageError, match="is that of the running guest g"):
+        start(other, world.toolstack, QUICK)
+    assert [domain["domid"] for domain in world.domains] == [0, 1]
+    assert world.store.nodes == nodes
+
+
+def test_xl_is_heard_when_it_fails(world: World) -> None:
+    (world.folder / "trouble").write_text("libxl: error: no memory\nabort")
+    with pytest.raises(XenError, match=r"xl create .* failed:\n    libxl: error: no memory\n    abort"):
+        start(world.usual_guest(), world.toolstack, QUICK)
+    assert world.nothing_left()
+
+
+def test_a_backend_that_cannot_serve_is_heard_and_all_is_undone(world: World) -> None:
+    def refuse() -> None:
+        for path in world.store.states("backend"):
+            world.store.write(path, "6")
+            world.store.write(path.replace("/state", "/error"), "the image is locked by process 7")
+        world.store.after_transaction = world.backend_answers
+
+    world.store.after_transaction = refuse
+    with pytest.raises(XenvirtioError, match="vda: the backend cannot serve it: the image is locked"):
+        start(world.usual_guest(), world.toolstack, QUICK)
+    assert "unpause" not in world.xl_log
+    assert world.nothing_left()
+
+
+def test_a_backend_that_does_not_answer_is_named_and_all_is_undone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(create, "UNPLUG_LIMIT", 0.2)
+    world.store.after_transaction = lambda: None
+    with pytest.raises(TimeLimit) as caught:
+        start(world.usual_guest(), world.toolstack, QUICK)
+    assert f"{B}/0/state is Initialising (1)" in caught.value.message
+    assert "unpause" not in world.xl_log
+    assert world.nothing_left()
+
+
+@pytest.mark.parametrize(
+    ("front", "back", "cause"),
+    [
+        ("1", "2", "no virtio_xenbus module"),
+        ("3", "2", "the daemon does not run"),
+        ("3", "4", "did not accept the device page"),
+        ("6", "6", "gave the device up"),
+        ("nonsense", "2", "did not agree"),
+    ],
+)
+def test_a_guest_that_does_not_connect_is_explained_and_destroyed(
+    world: World, front: str, back: str, cause: str
+) -> None:
+    def boot() -> None:
+        world.store.write(f"{F}/0/state", front)
+        world.store.write(f"{B}/0/state", back)
+
+    world.at_unpause = boot
+    with pytest.raises(TimeLimit) as caught:
+        start(world.usual_guest(), world.toolstack, QUICK)
+    message = caught.value.message
+    assert f"{F}/0/state" in message
+    assert f"{B}/0/state" in message
+    assert cause in message
+    assert "vda of guest g was not connected within" in message
+    assert caught.value.hint
+    assert caught.value.exit_status == 1
+    assert world.nothing_left()
+
+
+def test_a_driver_that_refuses_is_quoted_with_harmless_characters(world: World) -> None:
+    def boot() -> None:
+        world.store.write("/local/domain/1/error/device/virtio/0/error", "version 9\x1b[2J" + "x" * 4000)
+
+    world.at_unpause = boot
+    with pytest.raises(XenvirtioError, match=r"driver does not take it: version 9\?\[2Jx+$") as caught:
+        start(world.usual_guest(), world.toolstack, QUICK)
+    assert len(caught.value.message) < 300
+    assert world.nothing_left()
+
+
+@pytest.mark.parametrize(("reason", "word"), [(3, "crash"), (0, "poweroff")])
+def test_a_guest_that_ends_while_it_boots_is_not_waited_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, reason: int, word: str
+) -> None:
+    monkeypatch.setattr(connect, "LOOK_AT_DOMAIN", 0.01)
+    world.at_unpause = lambda: world.ends(reason)
+    with pytest.raises(XenError, match=rf"guest g ended \({word}\) before"):
+        start(world.usual_guest(), world.toolstack, StartOptions(limit=20))
+    assert world.nothing_left()
+
+
+def test_an_interrupt_while_xl_builds_lets_xl_end_and_then_undoes_it(world: World) -> None:
+    (world.folder / "slow").write_text("1.0")
+    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        start(world.usual_guest(), world.toolstack, QUICK)
+    timer.join()
+    assert world.xl_log[-3:] == ["create", "list", "destroy"]
+    assert world.nothing_left()
+
+
+def test_an_interrupt_while_the_guest_boots_undoes_all(world: World) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    world.at_unpause = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        start(world.usual_guest(), world.toolstack, QUICK)
+    assert world.nothing_left()
+
+
+@pytest.mark.parametrize("name", ["g", "1"])
+def test_destroy_takes_a_name_or_a_number_and_leaves_nothing(world: World, name: str) -> None:
+    start(world.usual_guest(), world.toolstack, QUICK)
+    assert destroy(name, world.toolstack).domid == 1
+    assert world.nothing_left()
+    with pytest.raises(UsageError, match=f"there is no guest {name}") as caught:
+        destroy(name, world.toolstack)
+    assert caught.value.exit_status == 2
+
+
+def test_domain_0_is_not_destroyed(world: World) -> None:
+    with pytest.raises(UsageError, match="domain 0 is this machine"):
+        destroy("0", world.toolstack)
+
+
+def test_without_a_daemon_destroy_removes_the_nodes_itself(world: World) -> None:
+    start(world.usual_guest(), world.toolstack, QUICK)
+    world.store.after_transaction = lambda: None
+    world.daemon = False
+    destroy("g", world.toolstack)
+    assert world.nothing_left()

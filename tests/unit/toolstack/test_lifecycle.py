@@ -1,0 +1,170 @@
+"""What happens when a guest ends (on_poweroff, on_reboot, on_crash, on_watchdog of xl.cfg(5))."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from toolstack_fakes import World
+
+from xenvirtio.errors import XenError, XenvirtioError
+from xenvirtio.toolstack import lifecycle
+from xenvirtio.toolstack.create import StartOptions, start
+from xenvirtio.toolstack.lifecycle import attend, leave_watcher
+from xenvirtio.toolstack.records import Record, Records
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+POWEROFF, REBOOT, SUSPEND, CRASH, WATCHDOG = 0, 1, 2, 3, 4
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def started(world: World, more: str = "") -> Record:
+    guest = world.usual_guest(more)
+    record = Record(guest, start(guest, world.toolstack, StartOptions(0.3)).domain.domid, 0.3)
+    world.toolstack.records.save(record)
+    return record
+
+
+def running(world: World) -> list[int]:
+    return [domain["domid"] for domain in world.domains if domain["domid"]]
+
+
+@pytest.mark.parametrize("reason", [POWEROFF, CRASH, WATCHDOG, 5])
+def test_by_default_a_guest_that_ends_is_destroyed_and_leaves_nothing(world: World, reason: int) -> None:
+    record = started(world)
+    world.store.steps = [lambda: None, lambda: world.ends(reason)]
+    attend(record, world.toolstack)
+    assert world.nothing_left()
+
+
+def test_a_reboot_brings_the_guest_back_with_its_devices(world: World) -> None:
+    record = started(world, "uuid='11111111-2222-3333-4444-555555555555'")
+    settings = world.store.read("/local/domain/0/backend/virtio/1/256/host/mac")
+    seen: list[object] = []
+
+    def look() -> None:
+        kept = world.toolstack.records.load(record.guest.uuid)
+        mac = world.store.read("/local/domain/0/backend/virtio/2/256/host/mac")
+        old = world.store.names("/local/domain/0/backend/virtio/1")
+        seen.extend([running(world), kept and kept.domid, mac, old])
+        world.ends(POWEROFF)
+
+    def watch_second() -> None:
+        world.store.steps = [look]
+
+    world.store.steps = [lambda: world.ends(REBOOT)]
+    world.at_unpause = watch_second
+    attend(record, world.toolstack)
+    assert seen == [[2], 2, settings, None]
+    assert world.nothing_left()
+
+
+def test_a_reboot_that_fails_leaves_nothing_and_says_why(world: World) -> None:
+    record = started(world)
+    (world.folder / "trouble").write_text("libxl: no memory")
+    world.store.steps = [lambda: world.ends(REBOOT)]
+    with pytest.raises(XenError, match="no memory"):
+        attend(record, world.toolstack)
+    assert world.nothing_left()
+
+
+def test_on_reboot_destroy_is_honoured(world: World) -> None:
+    record = started(world, "on_reboot='destroy'")
+    world.store.steps = [lambda: world.ends(REBOOT)]
+    attend(record, world.toolstack)
+    assert world.nothing_left()
+
+
+def test_preserve_keeps_the_guest_until_somebody_destroys_it(world: World) -> None:
+    record = started(world, "on_crash='preserve'")
+    seen: list[list[int]] = []
+    world.store.steps = [
+        lambda: world.ends(CRASH),
+        lambda: seen.append(running(world)),
+        lambda: world.toolstack.xl.destroy(1),
+    ]
+    attend(record, world.toolstack)
+    assert seen == [[1]]
+    assert world.nothing_left()
+
+
+def test_coredump_writes_a_core_and_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "DUMPS", world.folder / "dumps")
+    record = started(world, "on_crash='coredump-destroy'")
+    world.store.steps = [lambda: world.ends(CRASH)]
+    attend(record, world.toolstack)
+    assert [word for word in world.xl_log if word != "list"][-2:] == ["dump-core", "destroy"]
+    assert world.nothing_left()
+
+
+def test_a_suspended_guest_is_left_alone(world: World) -> None:
+    record = started(world)
+    seen: list[list[int]] = []
+    world.store.steps = [
+        lambda: world.ends(SUSPEND),
+        lambda: seen.append(running(world)),
+        lambda: world.toolstack.xl.destroy(1),
+    ]
+    attend(record, world.toolstack)
+    assert seen == [[1]]
+
+
+def test_a_guest_that_xl_destroyed_is_cleaned_up_after(world: World) -> None:
+    record = started(world)
+    world.daemon = False
+    world.store.after_transaction = lambda: None
+    world.store.steps = [lambda: world.toolstack.xl.destroy(1)]
+    attend(record, world.toolstack)
+    assert world.nothing_left()
+
+
+def test_the_watcher_of_an_old_domain_leaves_the_new_one_alone(world: World) -> None:
+    old = started(world, "uuid='11111111-2222-3333-4444-555555555555'")
+    world.toolstack.xl.destroy(1)
+    new_guest = world.usual_guest("uuid='11111111-2222-3333-4444-555555555555'")
+    domid = start(new_guest, world.toolstack, StartOptions(0.3)).domain.domid
+    world.toolstack.records.save(Record(new_guest, domid, 0.3))
+    attend(old, world.toolstack)
+    assert running(world) == [domid] == [2]
+    assert world.store.names("/local/domain/0/backend/virtio/2")
+    assert world.toolstack.records.load(new_guest.uuid) is not None
+
+
+def test_a_record_comes_back_as_it_was_saved(world: World) -> None:
+    records = Records(world.folder / "guests")
+    record = Record(world.usual_guest("extra='b\u00f6se \udcff'"), 7, 12.5)
+    records.save(record)
+    assert records.load(record.guest.uuid) == record
+    (path,) = (world.folder / "guests").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.write_text("{")
+    with pytest.raises(XenvirtioError, match="cannot be read"):
+        records.load(record.guest.uuid)
+
+
+def test_the_watcher_lives_in_a_session_of_its_own_and_logs(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = world.folder / "python"
+    program.write_text('#!/bin/sh\necho "$*"; cut -d" " -f6 /proc/$$/stat; echo $$\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    record = Record(world.guest("name='a/b'"), 3, 1.0)
+    leave_watcher(record, world.folder / "logs")
+    log = world.folder / "logs" / "a_b.log"
+    end = time.monotonic() + 10
+    while time.monotonic() < end and log.read_text().count("\n") < 3:
+        time.sleep(0.05)
+    command, session, process = log.read_text().splitlines()
+    assert command == f"-m xenvirtio.cli.main lifecycle {record.guest.uuid} 3"
+    assert session == process
+    os.waitpid(int(process), 0)

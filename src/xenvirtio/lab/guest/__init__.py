@@ -1,0 +1,10 @@
+"""Guests in the lab: what they are made of, and how to control them.
+
+from xenvirtio.lab.guest import Disk, Guest, GuestConfig, Nic
+"""
+
+from xenvirtio.lab.guest.channel import Answer, GuestGone
+from xenvirtio.lab.guest.config import TOOLS_DISK, Disk, GuestConfig, Nic
+from xenvirtio.lab.guest.guest import Guest, start
+
+__all__ = ["TOOLS_DISK", "Answer", "Disk", "Guest", "GuestConfig", "GuestGone", "Nic", "start"]

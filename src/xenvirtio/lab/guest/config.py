@@ -1,0 +1,102 @@
+"""A lab guest's configuration, and the guest.cfg for `xenvirtio create` made of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from xenvirtio.spec.xenbus import MemoryAccess
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: where dom0 has what artifacts.build() made
+FOLDER = "/opt/xenvirtio/guest"
+#: Faster boots under emulation: no mitigations to patch in, no checks of page permissions, nothing that waits
+#: for a clock that emulation bends. Foreign access adds `iommu=soft` (machine addresses by swiotlb-xen).
+KERNEL_OPTIONS = (
+    "console=hvc0 quiet mitigations=off rodata=off nowatchdog lsm= random.trust_cpu=on "
+    "clocksource=xen tsc=unstable"
+)
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A virtio disk; `path` is an image in dom0."""
+
+    path: str
+    vdev: str = "vda"
+    writable: bool = True
+
+    def entry(self) -> str:
+        access = "rw" if self.writable else "ro"
+        return f"format=raw, vdev={self.vdev}, access={access}, target={self.path}"
+
+
+@dataclass(frozen=True)
+class Nic:
+    """A virtio NIC; what is not given is left to xenvirtio."""
+
+    bridge: str = "xenbr0"
+    mac: str | None = None
+    mtu: int | None = None
+
+    def entry(self) -> str:
+        parts = ["model=virtio", f"bridge={self.bridge}"]
+        parts += [f"mac={self.mac}"] if self.mac else []
+        parts += [f"mtu={self.mtu}"] if self.mtu else []
+        return ",".join(parts)
+
+
+#: the tools disk, which guest.mount_tools() expects
+TOOLS_DISK = Disk(f"{FOLDER}/tools.squashfs", "vdb", writable=False)
+
+
+@dataclass(frozen=True)
+class GuestConfig:
+    """What a lab guest is to be; memory in MiB."""
+
+    name: str
+    disks: tuple[Disk, ...] = ()
+    nics: tuple[Nic, ...] = ()
+    address: str | None = None  # of eth0: "10.77.0.2/24"
+    memory_access: str = MemoryAccess.GRANT
+    modules: bool = True  # False: virtio_xenbus is not loaded
+    memory: int = 256
+    vcpus: int = 1
+    kernel_options: str = ""  # added to the usual ones
+    settings: Mapping[str, str] = field(default_factory=dict)  # further lines: {"on_crash": '"destroy"'}
+
+    def text(self) -> str:
+        """The guest.cfg."""
+        lines = {
+            "name": _quoted(self.name),
+            "type": _quoted("pv"),
+            "kernel": _quoted(f"{FOLDER}/vmlinux"),
+            "ramdisk": _quoted(f"{FOLDER}/initramfs"),
+            "memory": str(self.memory),
+            "vcpus": str(self.vcpus),
+            "extra": _quoted(self._command_line()),
+            "memory_access": _quoted(self.memory_access),
+        }
+        if self.disks:
+            lines["disk"] = _listed([disk.entry() for disk in self.disks])
+        if self.nics:
+            lines["vif"] = _listed([nic.entry() for nic in self.nics])
+        return "".join(f"{key} = {value}\n" for key, value in {**lines, **self.settings}.items())
+
+    def _command_line(self) -> str:
+        words = [KERNEL_OPTIONS]
+        words += ["iommu=soft"] if self.memory_access == MemoryAccess.FOREIGN else []
+        words += [f"xenvirtio.address={self.address}"] if self.address else []
+        words += [] if self.modules else ["xenvirtio.modules=0"]
+        words += [self.kernel_options] if self.kernel_options else []
+        return " ".join(words)
+
+
+def _quoted(text: str) -> str:
+    return f'"{text}"'
+
+
+def _listed(entries: list[str]) -> str:
+    return f"[ {', '.join(repr(entry) for entry in entries)} ]"

@@ -1,0 +1,148 @@
+"""A guest in the lab, from the host.
+
+config = GuestConfig("demo", disks=(Disk("/root/demo.img"),), nics=(Nic(),), address="10.77.0.2/24")
+with Guest.create(lab, config) as guest:
+    print(guest.run("cat /sys/block/vda/size").output)
+    guest.shutdown()
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Self
+
+from xenvirtio.errors import LabError, LabLost, TimeLimit
+from xenvirtio.lab.guest.channel import Answer, Channel
+
+if TYPE_CHECKING:
+    from xenvirtio.lab.guest.config import GuestConfig
+    from xenvirtio.lab.lab import Lab
+    from xenvirtio.lab.results import Completed
+
+#: folder in dom0 for guest.cfg files
+CONFIGS = "/run/xenvirtio-lab"
+#: seconds for an `xl` or `xenvirtio` command that only looks or ends something
+SHORT = 60.0
+#: waits, in dom0, until xl lists the guest $1 no more, at most $2 seconds
+_UNTIL_GONE = """
+end=$(($(date +%s) + $2))
+while xl domid "$1" >/dev/null 2>&1; do
+    [ "$(date +%s)" -lt "$end" ] || exit 1
+    sleep 0.3
+done
+"""
+
+
+class Guest:
+    """A guest that `xenvirtio create` started; a context manager that destroys it if it is still there."""
+
+    def __init__(self, lab: Lab, config: GuestConfig) -> None:
+        """Stands for a guest that runs already; `create` makes one."""
+        self.lab, self.config = lab, config
+        self._channel: Channel | None = None
+
+    @classmethod
+    def create(cls, lab: Lab, config: GuestConfig, timeout: float = 90.0) -> Self:
+        """Starts a guest and waits until it has connected its devices and answers on its console.
+
+        Raises LabError if `xenvirtio create` fails, TimeLimit, LabLost.
+        """
+        guest = cls(lab, config)
+        started = start(lab, config, timeout)
+        if started.returncode:
+            raise LabError(f"guest {config.name} was not started:\n{started.stderr.strip()}")
+        try:
+            guest.wait_ready()
+        except BaseException:
+            guest.__exit__()
+            raise
+        return guest
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def console_text(self) -> str:
+        """What the guest printed beside our answers, as far as the console still had it when opened."""
+        return self._channel.text if self._channel else ""
+
+    def domid(self) -> int | None:
+        """Its domain's number, None when it is gone."""
+        found = self.lab.run(["xl", "domid", self.name], timeout=SHORT)
+        return int(found.stdout) if found.returncode == 0 else None
+
+    def wait_ready(self) -> float:
+        """Opens the console, which after a restart is a new one; seconds until the guest answered."""
+        self._close_console()
+        self._channel = Channel(self.lab, self.name)
+        return self._channel.wait_ready()
+
+    def run(self, command: str, timeout: float = 30.0, check: bool = True) -> Answer:
+        """Runs a shell command in the guest.
+
+        Raises LabError if it fails (unless `check` is false), GuestGone, TimeLimit, LabLost.
+        """
+        if self._channel is None:
+            self.wait_ready()
+        assert self._channel is not None
+        answer = self._channel.run(command, timeout)
+        return answer.check() if check else answer
+
+    def sysfs(self, path: str) -> str:
+        """A file below the guest's /sys, without white space around it."""
+        return self.run(f"cat {shlex.quote(f'/sys/{path}')}").output.strip()
+
+    def mount_tools(self) -> None:
+        """Makes fio, iperf3 and others available; the guest needs config.TOOLS_DISK."""
+        self.run("mount-tools", timeout=60)
+
+    def shutdown(self, timeout: float = 60.0) -> None:
+        """Asks the guest to power off and waits until it is gone; raises TimeLimit, LabError."""
+        self.lab.run(["xl", "shutdown", self.name], timeout=SHORT).check()
+        self.wait_gone(timeout)
+
+    def wait_gone(self, timeout: float = 60.0) -> None:
+        """Waits until Xen has the guest no more; raises TimeLimit."""
+        script = ["sh", "-c", _UNTIL_GONE, "sh", self.name, f"{timeout:.0f}"]
+        done = self.lab.run(script, timeout=timeout + SHORT)
+        if done.returncode:
+            raise TimeLimit(
+                f"guest {self.name} is still there after {timeout:.0f} s", hint="xl list, xl console"
+            )
+        self._close_console()
+
+    def destroy(self) -> None:
+        """Ends the guest at once, as pulling the plug; raises LabError."""
+        self._close_console()
+        self.lab.run(["xenvirtio", "destroy", self.name], timeout=SHORT).check()
+
+    def _close_console(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._close_console()
+            if self.domid() is not None:
+                self.destroy()
+        except LabLost:
+            return
+
+
+def start(lab: Lab, config: GuestConfig | str, timeout: float = 90.0, name: str = "guest") -> Completed:
+    """Runs `xenvirtio create` on a configuration, or on any text; what it said is the caller's to judge.
+
+    `timeout`, in seconds, is the command's own limit for each of its waits.
+    """
+    if not isinstance(config, str):
+        name = config.name
+    path = f"{CONFIGS}/{name}.cfg"
+    text = config if isinstance(config, str) else config.text()
+    # by stdin, not put(): that wants a file
+    lab.run(["sh", "-c", 'mkdir -p "$(dirname "$1")" && cat >"$1"', "sh", path], stdin=text).check()
+    return lab.run(["xenvirtio", "create", "--timeout", f"{timeout:.0f}", path], timeout=3 * timeout + SHORT)

@@ -147,7 +147,12 @@ def test_a_read_only_disk_is_never_written(image: Path, keep_ro: bool) -> None:
 
 @pytest.mark.parametrize(
     ("readable", "writable"),
-    [([], [1]), ([header(spec.T_IN)[:15]], [512, 1]), ([header(spec.T_OUT), bytes(512)], []), ([header(0)], [])],
+    [
+        ([], [1]),
+        ([header(spec.T_IN)[:15]], [512, 1]),
+        ([header(spec.T_OUT), bytes(512)], []),
+        ([header(0)], []),
+    ],
 )
 def test_a_chain_without_header_or_status_stops_the_device_until_it_is_reset(
     disk: Disk, readable: list[bytes], writable: list[int]

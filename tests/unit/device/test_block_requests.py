@@ -38,7 +38,9 @@ class Disk(Rig):
         config = BlockConfig.from_settings({"path": str(path), **settings}, "vda")
         super().__init__(BlockDevice(config), KINDS[kind](), size)
 
-    def ask(self, kind: int, sector: int = 0, data: bytes = b"", room: Sequence[int] = ()) -> tuple[int, bytes]:
+    def ask(
+        self, kind: int, sector: int = 0, data: bytes = b"", room: Sequence[int] = ()
+    ) -> tuple[int, bytes]:
         """Status and data of one request; what it says to have written is all there was."""
         used = self.request([header(kind, sector), data] if data else [header(kind, sector)], [*room, 1])
         assert used.length == sum(room) + 1
@@ -210,7 +212,9 @@ def test_the_driver_can_switch_to_write_through_and_back(image: Path) -> None:
         assert disk.device.counters["syncs"] == 2
 
 
-@pytest.mark.parametrize(("offset", "data"), [(0, b"\1"), (32, b"\2"), (32, b"\1\1"), (31, b"\0"), (4096, b"\0")])
+@pytest.mark.parametrize(
+    ("offset", "data"), [(0, b"\1"), (32, b"\2"), (32, b"\1\1"), (31, b"\0"), (4096, b"\0")]
+)
 def test_nothing_else_in_the_configuration_can_be_written(image: Path, offset: int, data: bytes) -> None:
     with Disk(image) as disk:
         disk.activate()

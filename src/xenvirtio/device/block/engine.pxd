@@ -32,11 +32,11 @@ cdef class Engine:
     cdef void _complete(self, Batch batch, Requests requests) noexcept nogil
     cdef bint _changes(self, uint32_t kind) noexcept nogil
     @cython.locals(
-        row=Py_ssize_t, left=Py_ssize_t, offset=uint64_t, address=uintptr_t, moved=long, size=uint64_t,
+        row=Py_ssize_t, left=Py_ssize_t, offset=uint64_t, address=uintptr_t, moved=long, done=uint64_t, size=uint64_t,
     )
-    cdef int _move(self, Requests requests, Py_ssize_t i, bint into_guest) noexcept nogil
+    cdef uint32_t _move(self, Requests requests, Py_ssize_t i, bint into_guest) noexcept nogil
     @cython.locals(count=int, row=int, result=long)
-    cdef int _punch(self, Batch batch, Requests requests, Py_ssize_t i) noexcept nogil
+    cdef uint32_t _punch(self, Batch batch, Requests requests, Py_ssize_t i) noexcept nogil
     @cython.locals(result=long)
     cdef long _discard(self, uint64_t offset, uint64_t length) noexcept nogil
     @cython.locals(result=long)

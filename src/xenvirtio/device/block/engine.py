@@ -148,17 +148,18 @@ class Engine:
                 continue
             if moved <= 0:  # 0: the image became shorter
                 return S_IOERR
-            offset += moved
-            while left > 0 and moved > 0:
+            done = moved
+            offset += done
+            while left > 0 and done > 0:
                 size = requests.iov[2 * row + 1]
-                if size <= moved:
-                    moved -= size
+                if size <= done:
+                    done -= size
                     row += 1
                     left -= 1
                 else:
-                    requests.iov[2 * row] += moved
-                    requests.iov[2 * row + 1] = size - moved
-                    moved = 0
+                    requests.iov[2 * row] += done
+                    requests.iov[2 * row + 1] = size - done
+                    done = 0
         return S_OK
 
     def _punch(self, batch: Batch, requests: Requests, i: int) -> int:

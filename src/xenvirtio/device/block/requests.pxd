@@ -6,8 +6,7 @@ from xenvirtio.memory.raw cimport load32, load64
 from xenvirtio.queue.batch cimport Batch
 
 cdef uint32_t T_IN, T_OUT, T_FLUSH, T_GET_ID, T_DISCARD, T_WRITE_ZEROES
-cdef int S_OK, S_IOERR, S_UNSUPP, S_PENDING
-cdef uint32_t FLAG_UNMAP
+cdef uint32_t S_OK, S_IOERR, S_UNSUPP, S_PENDING, FLAG_UNMAP
 cdef uint64_t SECTOR, HEADER, RANGE, RANGES_MAX, DATA_MAX, DISCARD_MAX, ZERO_MAX
 
 @cython.final
@@ -29,7 +28,7 @@ cdef class Requests:
     @cython.locals(i=Py_ssize_t)
     cdef int _parse(self, Batch batch) noexcept nogil
     @cython.locals(kind=uint32_t, read=uint64_t, write=uint64_t)
-    cdef int _check(self, Batch batch, Py_ssize_t i, uint64_t sector) noexcept nogil
+    cdef uint32_t _check(self, Batch batch, Py_ssize_t i, uint64_t sector) noexcept nogil
     cdef bint _inside(self, uint64_t sector, uint64_t length) noexcept nogil
     @cython.locals(skip=uint64_t, source=Py_ssize_t, target=Py_ssize_t, base=uint64_t, size=uint64_t)
     cdef void _place(self, Batch batch, Py_ssize_t i, uint64_t sector, uint64_t length, bint into_guest) noexcept nogil

@@ -7,7 +7,7 @@ from xenvirtio.device.syscalls cimport readv, writev
 from xenvirtio.memory.raw cimport copy, store8, store16
 from xenvirtio.queue.batch cimport Batch
 
-cdef long EINTR, EAGAIN
+cdef long EINTR, EAGAIN, ENODEV
 cdef uint64_t HEADER, NUM_BUFFERS, ETH_HLEN, HEAD, FULL
 cdef Py_ssize_t IOVECS
 cdef int DRAINED, STARVED, BUDGET, GONE

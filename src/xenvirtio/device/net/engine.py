@@ -29,6 +29,7 @@ if not cython.compiled:
 
 EINTR = errno.EINTR
 EAGAIN = errno.EAGAIN
+ENODEV = errno.ENODEV
 HEADER = spec.HEADER_SIZE
 NUM_BUFFERS = spec.HEADER_NUM_BUFFERS
 ETH_HLEN = spec.ETH_HLEN
@@ -231,8 +232,8 @@ class Engine:
             count += 1
         while length == -EINTR:
             length = readv(self.fd, self._iov_address, count)
-        if length < 0:
-            return length
+        if length <= 0:
+            return length if length < 0 else -ENODEV
         if length < HEADER + ETH_HLEN:
             self.rx_dropped += 1
             return 0

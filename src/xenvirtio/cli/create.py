@@ -5,11 +5,14 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path  # noqa: TC003 - typer reads it
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from xenvirtio.cli.app import command_app
+
+if TYPE_CHECKING:
+    from xenvirtio.toolstack.xl import Domain
 
 app = command_app()
 
@@ -66,14 +69,17 @@ def create(
     guest = guest_from(read(configuration, settings or []))
     for warning in guest.warnings:
         _say(f"warning: {warning}")
-    signal.signal(signal.SIGTERM, _terminated)
-    signal.signal(signal.SIGHUP, _terminated)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, _terminated)
     with local_toolstack(_say) as toolstack:
-        options = StartOptions(timeout, paused, wait, console)
-        started = start(guest, toolstack, options)
-        record = Record(guest, started.domain.domid, timeout)
-        toolstack.records.save(record)
-        leave_watcher(record)
+
+        def attend(domain: Domain) -> None:
+            record = Record(guest, domain.domid, timeout)
+            toolstack.records.save(record)
+            leave_watcher(record)
+
+        started = start(guest, toolstack, StartOptions(timeout, paused, wait, console), attend)
     state = "is paused" if paused else "runs"
     _say(f"guest {guest.name} {state} as domain {started.domain.domid}")
     if started.console is not None:

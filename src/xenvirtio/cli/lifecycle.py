@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Annotated
 
@@ -25,6 +26,7 @@ def lifecycle(
     from xenvirtio.toolstack.local import local_toolstack
 
     with local_toolstack(_log) as toolstack:
+        os.chdir("/")  # it would keep the folder's file system mounted
         record = toolstack.records.load(uuid)
         if record is None or record.domid != domid:
             _log(f"domain {domid} is not remembered as guest {uuid}: nothing to attend")

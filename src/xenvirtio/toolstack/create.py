@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_LIMIT = 60.0
 #: seconds that the daemon gets to let go of a guest that is gone, before its nodes are removed for it
 UNPLUG_LIMIT = 10.0
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _silent(_: str) -> None:
@@ -66,8 +67,17 @@ class Started:
     console: subprocess.Popen[bytes] | None = None
 
 
-def start(guest: Guest, toolstack: Toolstack, options: StartOptions) -> Started:
-    """Start a guest.
+def _nothing(_: Domain) -> None:
+    """Nothing more to do."""
+
+
+def start(
+    guest: Guest,
+    toolstack: Toolstack,
+    options: StartOptions,
+    then: Callable[[Domain], None] = _nothing,
+) -> Started:
+    """Start a guest, and call `then` when it runs; if that fails, the guest is undone as well.
 
     Raises UsageError before anything is made; XenError, TimeLimit, XenvirtioError and whatever interrupts it
     after all that was made is gone again.
@@ -100,6 +110,7 @@ def start(guest: Guest, toolstack: Toolstack, options: StartOptions) -> Started:
                 wait_for_guest(
                     store, domain, guest.devices, options.limit, lambda: xl.find_domain(guest.uuid)
                 )
+        then(domain)
         undo.pop_all()
     return Started(domain, console)
 
@@ -148,6 +159,7 @@ def _undo(guest: Guest, toolstack: Toolstack, before: Collection[int]) -> None:
             toolstack.say(f"undoing: destroying guest {guest.name}")
             toolstack.xl.destroy(domain.domid)
             clean_up(domain.domid, toolstack)
+            toolstack.records.forget(guest.uuid, domain.domid)
         except XenvirtioError as error:
             toolstack.say(f"could not undo all: {error.message}; run: xl destroy {guest.name}")
 
@@ -160,8 +172,9 @@ def _end_console(console: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """A second ctrl-C does not stop what the first one started."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

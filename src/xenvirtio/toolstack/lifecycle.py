@@ -78,15 +78,15 @@ def attend(record: Record, toolstack: Toolstack) -> None:
 
 def _restart(record: Record, toolstack: Toolstack) -> Record:
     """The same guest as a new domain, devices plugged. Whether it takes them is its own affair, as at xl."""
-    try:
-        started = start(record.guest, toolstack, StartOptions(limit=record.limit, wait=False))
-    except BaseException:
-        toolstack.records.forget(record.guest.uuid, record.domid)
-        raise
-    record = replace(record, domid=started.domain.domid)
-    toolstack.records.save(record)
-    toolstack.say(f"restarted as domain {record.domid}")
-    return record
+    toolstack.records.forget(record.guest.uuid, record.domid)
+
+    def remember(domain: Domain) -> None:
+        toolstack.records.save(replace(record, domid=domain.domid))
+
+    options = StartOptions(limit=record.limit, wait=False)
+    domain = start(record.guest, toolstack, options, remember).domain
+    toolstack.say(f"restarted as domain {domain.domid}")
+    return replace(record, domid=domain.domid)
 
 
 def _dump(domain: Domain, toolstack: Toolstack) -> None:

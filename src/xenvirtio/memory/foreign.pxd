@@ -1,14 +1,16 @@
 # C shape of foreign.py.
 
 cimport cython
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from xenvirtio.memory.base cimport GuestMemory
 from xenvirtio.memory.raw cimport copy
 from xenvirtio.memory.segments cimport Segments
 
 cdef unsigned int FAULT_MEMORY, FAULT_SIZE
 
-@cython.final
+@cython.locals(s=Py_ssize_t, k=Py_ssize_t, total=Py_ssize_t)
+cdef Py_ssize_t _pages(Segments batch, Py_ssize_t i) noexcept
+
 cdef class ForeignMemory(GuestMemory):
     cdef readonly object mapper
     cdef readonly unsigned int domid
@@ -20,3 +22,8 @@ cdef class ForeignMemory(GuestMemory):
     cpdef int begin(self, Segments batch, Py_ssize_t first=*) except -1
     cpdef int finish(self, Segments batch, Py_ssize_t count=*) except -1
     cpdef bint fetch(self, uint64_t address, uint64_t length, uintptr_t destination) except *
+
+    @cython.locals(s=Py_ssize_t, k=Py_ssize_t, write=bint, base=int64_t, size=uint64_t)
+    cdef bint _reach(self, Segments batch, Py_ssize_t i, list held, object shared, Py_ssize_t limit) except *
+    @cython.locals(i=Py_ssize_t, s=Py_ssize_t, address=uint64_t)
+    cdef object _map_batch(self, Segments batch, Py_ssize_t first, Py_ssize_t limit)

@@ -12,6 +12,7 @@ page), or a guest whose invalidations reach us (`invalidate`). Elsewhere `cached
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cython
@@ -79,10 +80,10 @@ class ForeignMemory(GuestMemory):
         except XenError as error:
             raise MemoryViolation(f"frames from {address >> 12:#x} cannot be mapped: {error}") from error
         if any(errors):
+            bad = [frame for frame in frames if frame not in held.pages]
             self._unmap(held)
-            bad = next(frame for frame, error in zip(frames, errors, strict=True) if error)
-            raise MemoryViolation(f"frame {bad:#x} cannot be mapped")
-        return Mapping(held.mapped[0][0] + offset, length, lambda: self._unmap(held))
+            raise MemoryViolation(f"frame {bad[0]:#x} cannot be mapped")
+        return Mapping(held.mapped[0][0] + offset, length, partial(self._unmap, held))
 
     def begin(self, batch: Segments, first: int = 0) -> int:
         if batch.staging is None or first == 0:
@@ -128,7 +129,7 @@ class ForeignMemory(GuestMemory):
                 shared.users += 1
                 held.append(shared)
             pieces = list(self._pieces(address, length, held, shared))
-            if any(base <= 0 for base, _ in pieces):
+            if min([base for base, _ in pieces], default=0) <= 0:
                 return False
             for base, size in pieces:
                 copy(destination, base, size)
@@ -273,4 +274,7 @@ class ForeignMemory(GuestMemory):
 def _pages(batch: Segments, i: int) -> int:
     """Pages that chain `i` touches, at most."""
     s = batch.seg_first[i]
-    return sum((batch.seg_length[s + k] >> 12) + 2 for k in range(batch.seg_read[i] + batch.seg_write[i]))
+    total = 0
+    for k in range(batch.seg_read[i] + batch.seg_write[i]):
+        total += (batch.seg_length[s + k] >> 12) + 2
+    return total

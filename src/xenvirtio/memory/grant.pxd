@@ -8,6 +8,7 @@ from xenvirtio.memory.segments cimport Segments
 
 cdef unsigned int FAULT_MEMORY, FAULT_TABLE, FAULT_SIZE, NO_STATUS, MIRRORED
 cdef int NO_ROOM
+cdef uint64_t REF_MAX, SPAN_MAX
 
 @cython.final
 cdef class Arena:
@@ -17,7 +18,6 @@ cdef class Arena:
     @cython.locals(pos=uint64_t, room=uint64_t)
     cdef uint64_t place(self, uint64_t length, uint64_t offset) noexcept nogil
 
-@cython.final
 cdef class GrantMemory(GuestMemory):
     cdef readonly object table
     cdef readonly unsigned int domid

@@ -12,6 +12,7 @@ have in the guest, so a page is one copy, and what is aligned in the guest is al
 from __future__ import annotations
 
 from array import array
+from functools import partial
 from typing import TYPE_CHECKING
 
 import cython
@@ -21,7 +22,6 @@ from xenvirtio.memory import faults
 from xenvirtio.memory.base import GuestMemory, Mapping
 from xenvirtio.memory.local import PAGE_SIZE, LocalMemory
 from xenvirtio.spec import grants
-from xenvirtio.spec.xenbus import GRANT_ADDRESS
 
 if TYPE_CHECKING:
     from xenvirtio.memory.interfaces import GrantTable
@@ -37,6 +37,8 @@ FAULT_TABLE = faults.TABLE
 FAULT_SIZE = faults.SIZE
 NO_STATUS = faults.NO_STATUS
 MIRRORED = 512  # bytes: a segment at least as long keeps its offset in the page; below, headers lie close together
+REF_MAX = (1 << 32) - 1
+SPAN_MAX = (1 << 44) - 1  # reference and offset together
 NO_ROOM = 1
 
 _NO_GRANT = "an address is not one of a grant (bit 63, 32 bits of reference, 12 bits of offset)"
@@ -95,13 +97,7 @@ class GrantMemory(GuestMemory):
             raise MemoryViolation(f"grants {first} to {first + count - 1} cannot be mapped: {error}") from error
         self.counters.hypercalls += 1
         self.counters.frames_mapped += count
-
-        def release() -> None:
-            self.table.unmap(local, count)
-            self.counters.hypercalls += 1
-            self.counters.frames_unmapped += count
-
-        return Mapping(local + offset, length, release)
+        return Mapping(local + offset, length, partial(self._unmap, local, count))
 
     def begin(self, batch: Segments, first: int = 0) -> int:
         if batch.staging is None:
@@ -144,7 +140,10 @@ class GrantMemory(GuestMemory):
         self._count = 0
         self._add(False, address, destination, length, 0)
         self._run(0)
-        return all(load16(self._ops + 24 * i + 20) == 0 for i in range(self._count))
+        for i in range(self._count):
+            if load16(self._ops + 24 * i + 20) != 0:
+                return False
+        return True
 
     def fetch_tables(self, batch: Segments, first: int, destination: int) -> int:
         self._count = 0
@@ -162,6 +161,11 @@ class GrantMemory(GuestMemory):
             if load16(self._ops + 24 * k + 20) != 0:
                 batch.fault[self._row[k]] = FAULT_TABLE
         return 0
+
+    def _unmap(self, local: int, count: int) -> None:
+        self.table.unmap(local, count)
+        self.counters.hypercalls += 1
+        self.counters.frames_unmapped += count
 
     def _reserve(self, count: int) -> int:
         """Room for `count` copies; those already collected are kept."""
@@ -192,7 +196,7 @@ class GrantMemory(GuestMemory):
 
     def _add(self, out: bool, address: int, local: int, length: int, row: int) -> None:
         """Collect the copies between `length` granted bytes at `address` and local ones; `out`: to the guest."""
-        ref = address >> 12 & 0xFFFFFFFF
+        ref = address >> 12 & REF_MAX
         offset = address & 4095
         while length > 0:
             n = 4096 - (local & 4095)
@@ -223,7 +227,7 @@ class GrantMemory(GuestMemory):
         """Is every byte's address one of a grant? `length` is not 0."""
         if address >> 44 != 1 << 19:
             return False
-        return (address & 0xFFFFFFFFFFF) + (length - 1) <= 0xFFFFFFFFFFF
+        return (address & SPAN_MAX) + (length - 1) <= SPAN_MAX
 
     def _stage(self, batch: Segments, arena: Arena, first: int) -> bool:
         """Room and iovecs for the chains from `first` on, and copies of what the device reads. True if an address

@@ -8,7 +8,6 @@ from xenvirtio.memory.segments cimport Segments
 
 cdef unsigned int FAULT_SIZE
 
-@cython.final
 cdef class RegionMemory(GuestMemory):
     cdef readonly object regions
     cdef Py_ssize_t _count, _last

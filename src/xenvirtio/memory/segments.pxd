@@ -19,13 +19,13 @@ cdef class Segments:
     cdef readonly uintptr_t iov_address
     cdef public object staging
 
-    cpdef void begin_chain(self, Py_ssize_t i, uint16_t head) noexcept nogil
+    cdef void begin_chain(self, Py_ssize_t i, uint16_t head) noexcept nogil
     @cython.locals(pos=Py_ssize_t)
-    cpdef bint add_segment(self, Py_ssize_t i, bint write, uint64_t address, uint32_t length) noexcept nogil
+    cdef bint add_segment(self, Py_ssize_t i, bint write, uint64_t address, uint32_t length) noexcept nogil
     @cython.locals(last=Py_ssize_t)
-    cpdef bint add_iovec(self, Py_ssize_t i, bint write, uint64_t base, uint64_t length) noexcept nogil
-    cpdef void no_iovecs(self, Py_ssize_t i) noexcept nogil
-    cpdef void truncate(self, Py_ssize_t count) noexcept nogil
+    cdef bint add_iovec(self, Py_ssize_t i, bint write, uint64_t base, uint64_t length) noexcept nogil
+    cdef void no_iovecs(self, Py_ssize_t i) noexcept nogil
+    cdef void truncate(self, Py_ssize_t count) noexcept nogil
     @cython.locals(left=Py_ssize_t, i=Py_ssize_t, k=Py_ssize_t, seg=Py_ssize_t, iov=Py_ssize_t)
-    cpdef void drop(self, Py_ssize_t count) noexcept nogil
+    cdef void drop(self, Py_ssize_t count) noexcept nogil
     cdef void _move_chain(self, Py_ssize_t to, Py_ssize_t i, Py_ssize_t seg, Py_ssize_t iov) noexcept nogil

@@ -163,6 +163,10 @@ class Segments:
         self.seg_used -= seg
         self.iov_used -= iov
 
+    def clear(self) -> None:
+        """Forget every chain; nothing is given back."""
+        self.drop(self.count)
+
     def _move_chain(self, to: int, i: int, seg: int, iov: int) -> None:
         self.head[to] = self.head[i]
         self.on_fault[to] = self.on_fault[i]

@@ -138,6 +138,8 @@ def _settings(fields: _Fields) -> DiskSettings:
         )
     if not fields.text("target").startswith("/"):
         fields.fail("target", f"the target '{fields.text('target')}' is not an absolute path")
+    if re.search(r"[\ud800-\udfff]", fields.text("target")):
+        fields.fail("target", "the target is not UTF-8, which XenStore could not carry", "rename the image")
     return DiskSettings(
         vdev=fields.text("vdev"),
         path=fields.text("target"),

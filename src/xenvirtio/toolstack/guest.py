@@ -9,6 +9,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from xenvirtio.spec import block, net
 from xenvirtio.spec.xenbus import MemoryAccess
 from xenvirtio.toolstack.disk import DISKS_MAX, DiskSettings, virtio_disk
 from xenvirtio.toolstack.vif import NicSettings, is_virtio, virtio_nic
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 
     from xenvirtio.toolstack.config import GuestConfig
     from xenvirtio.toolstack.grammar import Atom
-
-DEVICE_ID_NET = 1  # virtio 1.3 §5
-DEVICE_ID_BLOCK = 2
 
 #: event → its default action (xl.cfg(5))
 LIFECYCLE = {"poweroff": "destroy", "reboot": "restart", "crash": "destroy", "watchdog": "destroy"}
@@ -39,7 +37,7 @@ class VirtioDevice:
 
     @property
     def is_disk(self) -> bool:
-        return self.device_id == DEVICE_ID_BLOCK
+        return self.device_id == block.DEVICE_ID
 
     def host_settings(self, domid: int) -> dict[str, str]:
         """B/host of this device for a domain."""
@@ -173,7 +171,7 @@ def _nics(config: GuestConfig, kind: str, guest: str) -> tuple[list[NicSettings]
 
 def _disk_device(disk: DiskSettings, access: str) -> VirtioDevice:
     settings = {"path": disk.path, "mode": "w" if disk.writable else "r", "discard": str(int(disk.discard))}
-    return VirtioDevice(disk.number, disk.vdev, DEVICE_ID_BLOCK, disk.memory_access or access, settings)
+    return VirtioDevice(disk.number, disk.vdev, block.DEVICE_ID, disk.memory_access or access, settings)
 
 
 def _nic_device(nic: NicSettings, access: str) -> VirtioDevice:
@@ -183,7 +181,7 @@ def _nic_device(nic: NicSettings, access: str) -> VirtioDevice:
     if nic.mtu is not None:
         settings["mtu"] = str(nic.mtu)
     return VirtioDevice(
-        DISKS_MAX + nic.number, nic.vdev, DEVICE_ID_NET, nic.memory_access or access, settings
+        DISKS_MAX + nic.number, nic.vdev, net.DEVICE_ID, nic.memory_access or access, settings
     )
 
 

@@ -11,14 +11,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from xenvirtio.spec.net import IFNAMSIZ, MTU_MAX, MTU_MIN
 from xenvirtio.spec.xenbus import MemoryAccess
 
 if TYPE_CHECKING:
     from xenvirtio.toolstack.grammar import Atom
 
 DEFAULT_BRIDGE = "xenbr0"
-MTU_MIN, MTU_MAX = 68, 65535  # virtio 1.3 §5.1.4.1: at least 68
-INTERFACE_MAX = 15  # IFNAMSIZ less the final zero
+INTERFACE = re.compile(r"[^\s/:%]+")
 MAC = re.compile(r"[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}")
 KNOWN = ("model", "mac", "bridge", "vifname", "mtu", "memory_access")
 
@@ -122,8 +122,9 @@ def _interface(atom: Atom, fields: dict[str, tuple[str, int]], key: str) -> str 
     text, at = fields.get(key, ("", 0))
     if key not in fields:
         return None
-    if not re.fullmatch(r"[^\s/:]+", text) or len(text) > INTERFACE_MAX or text in (".", ".."):
-        hint = f"1 to {INTERFACE_MAX} characters, without space, slash and colon"
+    size = len(text.encode(errors="surrogateescape"))
+    if not INTERFACE.fullmatch(text) or size >= IFNAMSIZ or text in (".", ".."):
+        hint = f"1 to {IFNAMSIZ - 1} characters, without space, slash, colon and percent sign"
         atom.fail(f"'{text}' cannot be the name of a network interface ({key})", hint, at=at)
     return text
 

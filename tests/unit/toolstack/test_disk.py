@@ -126,6 +126,7 @@ def test_other_disks_stay_with_xl(text: str) -> None:
         ("vdev=vda,specification=xen,target=/a", "xen", "is a virtio disk", None),
         ("vdev=vda,memory_access=magic,target=/a", "magic", "unknown memory_access", "grant or foreign"),
         ("drbd:/a,vda,w", "/a", "drbd: is not served", None),
+        ("vdev=vda,target=/a\udcff", "/a", "not UTF-8", "rename"),
     ],
 )
 def test_what_a_virtio_disk_cannot_be_is_refused_by_name(

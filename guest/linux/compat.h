@@ -38,26 +38,31 @@
 
 #endif
 
+/* queues.c */
 int vxb_find_vqs(VXB_FIND_VQS_ARGS);
+
+/* grant_dma.c */
+dma_addr_t vxb_map(struct device *dev, phys_addr_t phys, size_t size,
+		   enum dma_data_direction dir, unsigned long attrs);
+void vxb_unmap(struct device *dev, dma_addr_t address, size_t size,
+	       enum dma_data_direction dir, unsigned long attrs);
 
 /* map_page() became map_phys() in 6.18 */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(6, 18, 0)
 
-#define VXB_DEFINE_MAP_PAGE(name, map)					\
-static dma_addr_t name(struct device *dev, struct page *page,		\
-		       unsigned long offset, size_t size,		\
-		       enum dma_data_direction dir, unsigned long attrs) \
-{									\
-	return map(dev, page_to_phys(page) + offset, size, dir, attrs);	\
+static inline dma_addr_t vxb_map_page(struct device *dev, struct page *page,
+				      unsigned long offset, size_t size,
+				      enum dma_data_direction dir,
+				      unsigned long attrs)
+{
+	return vxb_map(dev, page_to_phys(page) + offset, size, dir, attrs);
 }
-#define VXB_MAP_OPS(page_op, map_op, unmap_op)				\
-	.map_page = page_op, .unmap_page = unmap_op
+
+#define VXB_MAP_OPS	.map_page = vxb_map_page, .unmap_page = vxb_unmap
 
 #else
 
-#define VXB_DEFINE_MAP_PAGE(name, map)
-#define VXB_MAP_OPS(page_op, map_op, unmap_op)				\
-	.map_phys = map_op, .unmap_phys = unmap_op
+#define VXB_MAP_OPS	.map_phys = vxb_map, .unmap_phys = vxb_unmap
 
 #endif
 

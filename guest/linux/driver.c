@@ -3,12 +3,12 @@
  * virtio over XenBus: the xenbus driver, which walks a device through the
  * XenBus states and registers a virtio device when its backend is connected.
  *
- *   backend                frontend (this)
- *   InitWait      ──────►  page, port, memory access → Initialised
- *   Connected     ──────►  virtio device registered  → Connected
- *   Closing       ──────►  virtio device removed     → Closed
- *   Closed        ──────►  page and port freed
- *   InitWait      ──────►  from Closed: all over again
+ *   the backend is in  this frontend
+ *   InitWait           goes to Initialised, having offered page, port and mode
+ *   Connected          goes to Connected, having registered the virtio device
+ *   Closing            goes to Closed, having removed the virtio device
+ *   Closed             frees page and port
+ *   InitWait again     starts over
  */
 #include <linux/delay.h>
 #include <linux/module.h>
@@ -220,6 +220,7 @@ static bool vxb_is_ours(struct xenbus_device *xdev)
 static int vxb_probe(struct xenbus_device *xdev, const struct xenbus_device_id *id)
 {
 	struct vxb_device *vxb;
+	int err;
 
 	if (!vxb_is_ours(xdev))
 		return -ENODEV;
@@ -242,7 +243,12 @@ static int vxb_probe(struct xenbus_device *xdev, const struct xenbus_device_id *
 	dev_set_drvdata(&xdev->dev, vxb);
 
 	/* after a reload of this module the state is Closed */
-	return xenbus_switch_state(xdev, XenbusStateInitialising);
+	err = xenbus_switch_state(xdev, XenbusStateInitialising);
+	if (err) {
+		dev_set_drvdata(&xdev->dev, NULL);
+		kfree(vxb);
+	}
+	return err;
 }
 
 /* Waits until the backend is in a state, or past it, or the limit has passed */

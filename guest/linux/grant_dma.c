@@ -43,7 +43,7 @@ static bool vxb_must_bounce(struct vxb_device *vxb, struct page *page,
 			    unsigned int length)
 {
 	return !vxb->trusted &&
-	       (length != PAGE_SIZE || PageSlab(compound_head(page)));
+	       (length != PAGE_SIZE || folio_test_slab(page_folio(page)));
 }
 
 static void vxb_unmap_refs(struct vxb_device *vxb, grant_ref_t ref,
@@ -59,8 +59,21 @@ static void vxb_unmap_refs(struct vxb_device *vxb, grant_ref_t ref,
 	}
 }
 
-static dma_addr_t vxb_map(struct device *dev, phys_addr_t phys, size_t size,
-			  enum dma_data_direction dir, unsigned long attrs)
+/**
+ * vxb_map - grants a buffer
+ * @dev: xenbus device
+ * @phys: where the buffer begins; it is contiguous for us
+ * @size: its length in bytes
+ * @dir: who writes it; what only the backend reads is granted read-only
+ * @attrs: DMA_ATTR_SKIP_CPU_SYNC is honoured
+ *
+ * Its pages get consecutive references. A page that it does not fill is
+ * replaced by a bounce page, unless the backend is trusted.
+ *
+ * Return: the DMA address or DMA_MAPPING_ERROR.
+ */
+dma_addr_t vxb_map(struct device *dev, phys_addr_t phys, size_t size,
+		   enum dma_data_direction dir, unsigned long attrs)
 {
 	unsigned int offset = offset_in_page(phys);
 	unsigned int count = PFN_UP(offset + size);
@@ -98,8 +111,6 @@ undo:
 	return DMA_MAPPING_ERROR;
 }
 
-VXB_DEFINE_MAP_PAGE(vxb_map_page, vxb_map)
-
 /* Copies between bounce pages and the pages that they stand in for */
 static void vxb_sync(dma_addr_t address, size_t size, bool to_device)
 {
@@ -135,8 +146,16 @@ static void vxb_sync_for_device(struct device *dev, dma_addr_t address,
 		vxb_sync(address, size, true);
 }
 
-static void vxb_unmap(struct device *dev, dma_addr_t address, size_t size,
-		      enum dma_data_direction dir, unsigned long attrs)
+/**
+ * vxb_unmap - takes a buffer's grants back
+ * @dev: xenbus device
+ * @address: from vxb_map()
+ * @size: as there
+ * @dir: as there
+ * @attrs: DMA_ATTR_SKIP_CPU_SYNC: bounce pages are not copied back
+ */
+void vxb_unmap(struct device *dev, dma_addr_t address, size_t size,
+	       enum dma_data_direction dir, unsigned long attrs)
 {
 	if (!(attrs & DMA_ATTR_SKIP_CPU_SYNC))
 		vxb_sync_for_cpu(dev, address, size, dir);
@@ -248,7 +267,7 @@ static size_t vxb_max_mapping_size(struct device *dev)
 static const struct dma_map_ops vxb_dma_ops = {
 	.alloc = vxb_alloc,
 	.free = vxb_free,
-	VXB_MAP_OPS(vxb_map_page, vxb_map, vxb_unmap),
+	VXB_MAP_OPS,
 	.map_sg = vxb_map_sg,
 	.unmap_sg = vxb_unmap_sg,
 	.sync_single_for_cpu = vxb_sync_for_cpu,

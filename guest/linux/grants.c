@@ -72,7 +72,7 @@ int vxb_grants_reserve(struct vxb_device *vxb, unsigned int count,
 		gnttab_free_grant_reference_seq(*first, count);
 		return -ENOSPC;
 	}
-	atomic_add(count, &vxb->grants_in_use);
+	atomic64_add(count, &vxb->grants_in_use);
 	return 0;
 }
 
@@ -85,7 +85,7 @@ int vxb_grants_reserve(struct vxb_device *vxb, unsigned int count,
 void vxb_grants_release(struct vxb_device *vxb, grant_ref_t first,
 			unsigned int count)
 {
-	atomic_sub(count, &vxb->grants_in_use);
+	atomic64_sub(count, &vxb->grants_in_use);
 	while (count--)
 		gnttab_free_grant_reference(first++);
 }
@@ -130,9 +130,10 @@ static void vxb_hold(struct vxb_device *vxb, grant_ref_t ref, struct page *page)
 	struct vxb_held *held = kmalloc(sizeof(*held), GFP_ATOMIC);
 	unsigned long flags;
 
-	dev_warn_once(&vxb->xdev->dev,
-		      "the backend still uses grant %u that we are done with; its page is kept until it lets go\n",
-		      ref);
+	if (!atomic64_read(&vxb->grants_held))
+		dev_warn_ratelimited(&vxb->xdev->dev,
+				     "the backend still uses grant %u that we are done with; its page is kept until it lets go\n",
+				     ref);
 	if (!held) {
 		/* the kernel's own list; or it leaks, which is safe as well */
 		gnttab_end_foreign_access(ref, page);
@@ -141,7 +142,7 @@ static void vxb_hold(struct vxb_device *vxb, grant_ref_t ref, struct page *page)
 	held->ref = ref;
 	held->page = page;
 	held->since = jiffies;
-	atomic_inc(&vxb->grants_held);
+	atomic64_inc(&vxb->grants_held);
 	spin_lock_irqsave(&vxb->held_lock, flags);
 	list_add_tail(&held->list, &vxb->held);
 	spin_unlock_irqrestore(&vxb->held_lock, flags);
@@ -166,7 +167,7 @@ bool vxb_grant_end(struct vxb_device *vxb, grant_ref_t ref, bool own)
 
 	vxb_table[ref].page = NULL;
 	vxb_table[ref].origin = NULL;
-	atomic_dec(&vxb->grants_in_use);
+	atomic64_dec(&vxb->grants_in_use);
 	if (likely(gnttab_try_end_foreign_access(ref)))
 		return true;
 
@@ -205,7 +206,7 @@ void vxb_held_work(struct work_struct *work)
 		list_del(&held->list);
 		put_page(held->page);
 		kfree(held);
-		atomic_dec(&vxb->grants_held);
+		atomic64_dec(&vxb->grants_held);
 	}
 	if (late)
 		vxb_break(vxb, "the backend has used grants for %u s after their end",
@@ -233,7 +234,7 @@ void vxb_held_give_up(struct vxb_device *vxb)
 		list_del(&held->list);
 		gnttab_end_foreign_access(held->ref, held->page);
 		kfree(held);
-		atomic_dec(&vxb->grants_held);
+		atomic64_dec(&vxb->grants_held);
 	}
 }
 

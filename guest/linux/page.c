@@ -77,9 +77,9 @@ static int vxb_exchange(struct vxb_device *vxb, const struct vxb_command *c,
 	page->driver_features[1] = 0;
 	if (c->data)
 		memcpy(page->data, c->data, min_t(u32, c->value, VXB_DATA_MAX));
-	virt_wmb();
+	virt_wmb(); /* the command before its number */
 	WRITE_ONCE(page->cmd_seq, cpu_to_le32(seq));
-	virt_mb();
+	virt_mb(); /* the number before the event */
 	notify_remote_via_irq(vxb->irq);
 
 	if (!wait_event_timeout(vxb->answered, vxb_answered(vxb, seq),
@@ -88,7 +88,7 @@ static int vxb_exchange(struct vxb_device *vxb, const struct vxb_command *c,
 	if (READ_ONCE(vxb->broken))
 		return -EIO;
 
-	virt_rmb();
+	virt_rmb(); /* the answer is there, then what it says */
 	result = le32_to_cpu(READ_ONCE(page->ack_result));
 	if (value)
 		*value = le64_to_cpu(READ_ONCE(page->ack_value));
@@ -166,10 +166,10 @@ bool vxb_config_refresh(struct vxb_device *vxb, bool force)
 			cpu_relax();
 			continue;
 		}
-		virt_rmb();
+		virt_rmb(); /* the generation before the bytes ... */
 		for (i = 0; i < words; i++)
 			vxb->config_new[i] = READ_ONCE(vxb->page->config[i]);
-		virt_rmb();
+		virt_rmb(); /* ... and the bytes before the generation */
 		taken = generation ==
 			le32_to_cpu(READ_ONCE(vxb->page->config_generation));
 	}

@@ -213,12 +213,9 @@ void vxb_del_vqs(struct virtio_device *vdev)
 	kfree(queues);
 }
 
-/**
- * vxb_find_vqs - sets the queues up that a driver names
- *
- * The arguments differ between kernels, see compat.h.
- *
- * Return: 0 or an error; then no queue is left.
+/*
+ * Sets the queues up that a driver names. The arguments differ between kernels,
+ * see compat.h. Returns 0 or an error; then no queue is left.
  */
 int vxb_find_vqs(VXB_FIND_VQS_ARGS)
 {

@@ -42,38 +42,78 @@ static ssize_t broken_show(struct device *dev, struct device_attribute *attr,
 }
 static DEVICE_ATTR_RO(broken);
 
-#define VXB_COUNTER(name, read)						\
-static ssize_t name##_show(struct device *dev,				\
-			   struct device_attribute *attr, char *buf)	\
-{									\
-	struct vxb_device *vxb = dev_get_drvdata(dev);			\
-									\
-	return sysfs_emit(buf, "%lld\n", (long long)read(&vxb->name));	\
-}									\
-static DEVICE_ATTR_RO(name)
+/**
+ * struct vxb_counter - an attribute that shows a counter of the device
+ * @attr: the attribute
+ * @offset: of its atomic64_t in struct vxb_device
+ */
+struct vxb_counter {
+	struct device_attribute attr;
+	size_t offset;
+};
 
-VXB_COUNTER(grants_in_use, atomic_read);
-VXB_COUNTER(grants_held, atomic_read);
-VXB_COUNTER(grants_made, atomic64_read);
-VXB_COUNTER(pages_bounced, atomic64_read);
-VXB_COUNTER(kicks, atomic64_read);
-VXB_COUNTER(events, atomic64_read);
-VXB_COUNTER(events_spurious, atomic64_read);
-VXB_COUNTER(commands, atomic64_read);
+static ssize_t counter_show(struct device *dev, struct device_attribute *attr,
+			    char *buf)
+{
+	struct vxb_counter *counter = container_of(attr, struct vxb_counter, attr);
+	atomic64_t *value = dev_get_drvdata(dev) + counter->offset;
+
+	return sysfs_emit(buf, "%lld\n", atomic64_read(value));
+}
+
+static struct vxb_counter vxb_grants_in_use = {
+	.attr = __ATTR(grants_in_use, 0444, counter_show, NULL),
+	.offset = offsetof(struct vxb_device, grants_in_use),
+};
+
+static struct vxb_counter vxb_grants_held = {
+	.attr = __ATTR(grants_held, 0444, counter_show, NULL),
+	.offset = offsetof(struct vxb_device, grants_held),
+};
+
+static struct vxb_counter vxb_grants_made = {
+	.attr = __ATTR(grants_made, 0444, counter_show, NULL),
+	.offset = offsetof(struct vxb_device, grants_made),
+};
+
+static struct vxb_counter vxb_pages_bounced = {
+	.attr = __ATTR(pages_bounced, 0444, counter_show, NULL),
+	.offset = offsetof(struct vxb_device, pages_bounced),
+};
+
+static struct vxb_counter vxb_kicks = {
+	.attr = __ATTR(kicks, 0444, counter_show, NULL),
+	.offset = offsetof(struct vxb_device, kicks),
+};
+
+static struct vxb_counter vxb_events = {
+	.attr = __ATTR(events, 0444, counter_show, NULL),
+	.offset = offsetof(struct vxb_device, events),
+};
+
+static struct vxb_counter vxb_events_spurious = {
+	.attr = __ATTR(events_spurious, 0444, counter_show, NULL),
+	.offset = offsetof(struct vxb_device, events_spurious),
+};
+
+static struct vxb_counter vxb_commands = {
+	.attr = __ATTR(commands, 0444, counter_show, NULL),
+	.offset = offsetof(struct vxb_device, commands),
+};
 
 static struct attribute *vxb_attrs[] = {
 	&dev_attr_transport.attr,
 	&dev_attr_memory_access.attr,
 	&dev_attr_trusted.attr,
 	&dev_attr_broken.attr,
-	&dev_attr_grants_in_use.attr,
-	&dev_attr_grants_held.attr,
-	&dev_attr_grants_made.attr,
-	&dev_attr_pages_bounced.attr,
-	&dev_attr_kicks.attr,
-	&dev_attr_events.attr,
-	&dev_attr_events_spurious.attr,
-	&dev_attr_commands.attr,
+	&vxb_grants_in_use.attr.attr,
+	&vxb_grants_held.attr.attr,
+	&vxb_grants_made.attr.attr,
+	&vxb_pages_bounced.attr.attr,
+	&vxb_kicks.attr.attr,
+	&vxb_events.attr.attr,
+	&vxb_events_spurious.attr.attr,
+	&vxb_commands.attr.attr,
 	NULL
 };
 

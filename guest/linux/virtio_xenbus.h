@@ -198,8 +198,8 @@ struct vxb_device {
 	struct delayed_work held_work;
 
 	/* counters, for sysfs */
-	atomic_t grants_in_use;
-	atomic_t grants_held;
+	atomic64_t grants_in_use;
+	atomic64_t grants_held;
 	atomic64_t grants_made;
 	atomic64_t pages_bounced;
 	atomic64_t kicks;

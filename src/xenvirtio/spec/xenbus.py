@@ -1,4 +1,4 @@
-"""virtio over XenBus, version 1: the constants of docs/virtio-xenbus.md (and of guest/linux/virtio_xenbus.h)."""
+"""virtio over XenBus, version 1: the constants of docs/virtio-xenbus.md; C: guest/linux/virtio_xenbus.h."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ VERSION = 1
 MAGIC = 0x74726976  # "virt", little-endian
 VENDOR_ID = 0x564E4558  # "XENV"
 PAGE_SIZE = 4096
+NUM_QUEUES_MAX = 4096  # XB-17
 
 #: kind of the XenStore directories: backend/virtio/<domid>/<devid>, device/virtio/<devid>
 KIND = "virtio"
@@ -80,5 +81,6 @@ KEY_TRANSPORT = "transport"  # both sides, by the toolstack: "xenbus"
 KEY_MEMORY_ACCESS = "memory-access"  # backend: modes it accepts, preferred first; frontend: the one it uses
 KEY_DEVICE_PAGE = "device-page"  # frontend: grant reference of the device page
 KEY_EVENT_CHANNEL = "event-channel"  # frontend: its port, unbound for the backend's domain
+KEY_QUEUE_EVENT_CHANNELS = "queue-event-channels"  # backend: "1" if queues may have their own ports, XB-67
 KEY_ERROR = "error"  # backend: why it closed, in words
 KEY_HOST = "host"  # backend: subdirectory that only the backend's domain can read: the device's settings

@@ -47,6 +47,7 @@ ASK_AGAIN = 1.0
 STATUS_LIMIT = 124
 STATUS_GONE = 125
 _MARK = "xv! "
+_ENDED = "the guest's console is gone: the guest has ended"
 
 
 class ConsoleGone(Exception):
@@ -145,7 +146,10 @@ class Console:
             if left <= 0 or not select.select([], [self._fd], [], left)[1]:
                 raise ConsoleLimit(f"the guest takes no input: waited for {what}")
             # small pieces: a pty's buffer is one page, and a write to a full one would block
-            data = data[os.write(self._fd, data[:512]) :]
+            try:
+                data = data[os.write(self._fd, data[:512]) :]
+            except OSError:
+                raise ConsoleGone(_ENDED) from None
 
     def _lines(self, wait: float) -> list[str]:
         """Complete lines that came within `wait` seconds; raises ConsoleGone."""
@@ -156,7 +160,7 @@ class Console:
         except OSError:
             data = b""
         if not data:
-            raise ConsoleGone("the guest's console is gone: the guest has ended")
+            raise ConsoleGone(_ENDED)
         *complete, self._rest = (self._rest + data).split(b"\n")
         return [line.decode(errors="replace").strip("\r") for line in complete]
 

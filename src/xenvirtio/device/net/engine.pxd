@@ -36,11 +36,11 @@ cdef class Engine:
     cdef Py_ssize_t _start(self, uint64_t length) noexcept nogil
     @cython.locals(used=Py_ssize_t)
     cpdef Py_ssize_t receive(self, Batch batch, bint full, int budget)
-    @cython.locals(cursor=Py_ssize_t, room=uint64_t, length=long)
+    @cython.locals(cursor=Py_ssize_t, room=uint64_t, length=long, size=uint64_t)
     cdef Py_ssize_t _receive(self, Batch batch, bint full, int budget) noexcept nogil
     @cython.locals(room=uint64_t, size=uint64_t, skip=uint64_t, row=Py_ssize_t, end=Py_ssize_t, chain=Py_ssize_t)
     cdef uint64_t _list_buffers(self, Batch batch, Py_ssize_t cursor) noexcept nogil
-    @cython.locals(length=long, count=Py_ssize_t)
+    @cython.locals(length=long, count=Py_ssize_t, size=uint64_t)
     cdef long _read(self, uint64_t room) noexcept nogil
     cdef void _drop(self) noexcept nogil
     @cython.locals(at=uint64_t, row=Py_ssize_t)

@@ -175,12 +175,14 @@ class Engine:
             if length < 0:
                 self.end = DRAINED if length == -EAGAIN else GONE
                 return cursor
-            if length <= room:
-                cursor += self._deliver(batch, cursor, length)
-            elif not self.mergeable or length > FULL:
+            size = length
+            if size <= room:
+                cursor += self._deliver(batch, cursor, size)
+            elif not self.mergeable or size > FULL:
                 self._drop()
             elif cursor + self._chains < batch.count:
                 # A chain that cannot be reached cuts the buffers short: those before it go back empty.
+                self._keep(size)
                 while self._chains > 0:
                     batch.written[cursor] = 0
                     cursor += 1
@@ -188,7 +190,7 @@ class Engine:
             elif cursor == 0 and full:
                 self._drop()
             else:
-                self._keep(length)
+                self._keep(size)
                 self.end = STARVED
                 return cursor
         self.end = BUDGET
@@ -234,7 +236,8 @@ class Engine:
             length = readv(self.fd, self._iov_address, count)
         if length <= 0:
             return length if length < 0 else -ENODEV
-        if length < HEADER + ETH_HLEN:
+        size = length
+        if size < HEADER + ETH_HLEN:
             self.rx_dropped += 1
             return 0
         if not self.filter.accepts(self._head + HEADER):

@@ -50,7 +50,7 @@ def check_guest(guest: Guest, host: Host) -> None:
     if guest.devices and not host.daemon_runs():
         raise XenvirtioError(
             "the daemon that serves virtio devices does not run",
-            hint="systemctl start xenvirtio, or: xenvirtio daemon &",
+            hint="xenvirtio daemon",
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -275,11 +276,18 @@ def test_a_guest_that_ends_while_it_boots_is_not_waited_for(
 
 def test_an_interrupt_while_xl_builds_lets_xl_end_and_then_undoes_it(world: World) -> None:
     (world.folder / "slow").write_text("1.0")
-    timer = threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
-    timer.start()
+
+    def interrupt() -> None:
+        end = time.monotonic() + 20
+        while "create" not in world.xl_log and time.monotonic() < end:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     with pytest.raises(KeyboardInterrupt):
         start(world.usual_guest(), world.toolstack, QUICK)
-    timer.join()
+    thread.join()
     assert world.xl_log[-3:] == ["create", "list", "destroy"]
     assert world.nothing_left()
 

@@ -71,9 +71,12 @@ def test_an_image_has_one_writer_or_any_number_of_readers(path: Path) -> None:
         for read_only in (False, True):
             with pytest.raises(UsageError, match="in use by another guest or program"):
                 Image(BlockConfig(str(path), read_only))
-    with closing(Image(BlockConfig(str(path), True))), closing(Image(BlockConfig(str(path), True))):
-        with pytest.raises(UsageError, match="cannot be opened for writing"):
-            Image(BlockConfig(str(path)))
+    with (
+        closing(Image(BlockConfig(str(path), True))),
+        closing(Image(BlockConfig(str(path), True))),
+        pytest.raises(UsageError, match="cannot be opened for writing"),
+    ):
+        Image(BlockConfig(str(path)))
     Image(BlockConfig(str(path))).close()
 
 

@@ -1,4 +1,4 @@
-"""Parsing alone, against a second opinion: which requests may reach the disk, and where (virtio 1.3 §5.2.6)."""
+"""Parsing alone, against a second opinion: which requests reach the disk, and where (virtio 1.3 §5.2.6)."""
 
 from __future__ import annotations
 

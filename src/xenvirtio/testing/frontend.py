@@ -48,7 +48,8 @@ class Answer:
 
 
 class Frontend:
-    """One device of a guest. `turn` lets the backend work once; it is called while something is waited for."""
+    """One device of a guest. `turn` lets the backend work once; it is called while something is waited
+    for."""
 
     def __init__(
         self,
@@ -223,7 +224,7 @@ class Frontend:
         assert result is Result.OK, result
         return driver
 
-    def enable_queue(self, driver: Driver, **fields: int) -> Result:
+    def enable_queue(self, driver: Driver, /, **fields: int) -> Result:
         """QUEUE_ENABLE as the driver's rings are; `fields` replaces values."""
         config = driver.config
         values = {

@@ -4,8 +4,8 @@
     xen.start_domain(5, "guest")
     store, channels = xen.connect(0), xen.channels(0)
 
-Grants and foreign frames are a guest's own: `testing.guest`. It behaves as oxenstored and Linux's evtchn device
-do, as far as a backend can see.
+Grants and foreign frames are a guest's own: `testing.guest`. It behaves as oxenstored and Linux's evtchn
+device do, as far as a backend can see.
 """
 
 from __future__ import annotations
@@ -54,15 +54,17 @@ class FakeView:
         self._changes: list[tuple[str, bool]] = []
 
     def _absolute(self, path: str) -> str:
-        if path != "/" and path.endswith("/") or "//" in path or not path:
+        if (path != "/" and path.endswith("/")) or "//" in path or not path:
             raise XenError(f"XenStore: {path}: Invalid argument", errno.EINVAL)
         return path.rstrip("/") if path.startswith("/") else f"/local/domain/{self.domid}/{path}"
 
     def _may(self, node: Node, what: str) -> bool:
         if self.domid == 0 or node.permissions[0] == f"{node.permissions[0][0]}{self.domid}":
             return True
-        others = next((p[0] for p in node.permissions[1:] if p[1:] == str(self.domid)), node.permissions[0][0])
-        return others == "b" or others == what
+        for permission in node.permissions[1:]:
+            if permission[1:] == str(self.domid):
+                return permission[0] in ("b", what)
+        return node.permissions[0][0] in ("b", what)
 
     def _check(self, path: str, what: str) -> Node:
         node = self._nodes[path]

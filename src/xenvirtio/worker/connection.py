@@ -12,7 +12,6 @@ from xenvirtio.memory.grant import GrantMemory
 from xenvirtio.spec.xenbus import MemoryAccess
 from xenvirtio.transport.xenbus.device import XenbusDevice
 from xenvirtio.transport.xenbus.page import DevicePage
-from xenvirtio.transport.xenbus.saved import Saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from xenvirtio.memory.base import GuestMemory
     from xenvirtio.memory.interfaces import ForeignMapper, GrantTable
     from xenvirtio.transport.xenbus.ports import Port, Ports
-    from xenvirtio.transport.xenbus.saved import StateFile
+    from xenvirtio.transport.xenbus.saved import Saved, StateFile
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,9 @@ class Connection:
                 try:
                     self.transport.resume()
                 except MemoryViolation as violation:
-                    raise XenError(f"the guest's rings cannot be mapped again: {violation.rule}") from violation
+                    raise XenError(
+                        f"the guest's rings cannot be mapped again: {violation.rule}"
+                    ) from violation
             else:
                 self.transport.start()
             line.handler = self.transport.event

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenvirtio.device.factory import make_device
@@ -26,6 +25,7 @@ from xenvirtio.xen.store import XenStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 logger = logging.getLogger(__name__)
@@ -43,9 +43,7 @@ def run_daemon(directory: Path = RUN_DIRECTORY, level: str = "info") -> None:
         store = stack.enter_context(XenStore())
         loop = stack.enter_context(Loop())
         life = functools.partial(serve, make_device=make_device)
-        supervisor = Supervisor(
-            store, loop, lambda guest: fork_worker(guest, life, store.forget), directory
-        )
+        supervisor = Supervisor(store, loop, lambda guest: fork_worker(guest, life, store.forget), directory)
         stack.enter_context(stopped_by_signals(loop, supervisor.stop))
         status = StatusServer(loop, directory, supervisor.collect)
         stack.callback(status.close)
@@ -127,5 +125,3 @@ def tell_systemd(message: str) -> None:
             end.sendto(message.encode(), address)
         except OSError as error:
             logger.warning("systemd cannot be told %s: %s", message, error)
-
-

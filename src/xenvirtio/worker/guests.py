@@ -54,8 +54,8 @@ class ServedDevice:
 class ServedGuest:
     """All virtio devices of one guest, and its worker.
 
-    `touch` says that a device's nodes may have changed; `work` looks at what was touched, as much as the guest's
-    share allows. `done` is called when the guest needs nothing any more.
+    `touch` says that a device's nodes may have changed; `work` looks at what was touched, as much as the
+    guest's share allows. `done` is called when the guest needs nothing any more.
     """
 
     def __init__(
@@ -95,7 +95,11 @@ class ServedGuest:
 
     def touch(self, devid: int) -> None:
         """A node of this device, or of its frontend, has changed."""
-        if self.gone or self._stopping or (devid not in self.devices and len(self.devices) >= self._limits.devices_per_guest):
+        if (
+            self.gone
+            or self._stopping
+            or (devid not in self.devices and len(self.devices) >= self._limits.devices_per_guest)
+        ):
             return
         if devid not in self.devices:
             device = self.devices[devid] = ServedDevice(DeviceKey(self.guest.domid, devid))

@@ -3,9 +3,9 @@
     prepared ──Attach──► connected ──Detach──► prepared ──Discard──► (nothing)
 
 When the supervisor goes away, orderly or not, the worker stops its devices (nothing is in flight then), keeps
-their state files and ends: the guest's requests wait in their rings. A new supervisor's worker goes on from the
-files. `kill -9` of a worker is the same but for the orderly stop: see `transport/xenbus/saved.py` for what that
-leaves to issue 6.
+their state files and ends: the guest's requests wait in their rings. A new supervisor's worker goes on from
+the files. `kill -9` of a worker is the same but for the orderly stop: see `transport/xenbus/saved.py` for
+what that leaves to issue 6.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ class Hosted:
 class Worker:
     """All devices of one guest.
 
-    `open_handles` is called when the first device is prepared, so that a missing library is that device's error.
+    `open_handles` is called when the first device is prepared, so that a missing library is that device's
+    error.
     """
 
     def __init__(

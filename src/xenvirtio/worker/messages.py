@@ -103,8 +103,7 @@ Answer = Done | Failed | Reported
 Message = Order | Answer
 
 KINDS: Mapping[str, type[Message]] = {
-    kind.__name__: kind
-    for kind in (Prepare, Attach, Detach, Discard, Report, Stop, Done, Failed, Reported)
+    kind.__name__: kind for kind in (Prepare, Attach, Detach, Discard, Report, Stop, Done, Failed, Reported)
 }
 
 

@@ -1,7 +1,8 @@
-"""Worker processes: forked from the supervisor, whose imports they share, and cleaned before they do anything.
+"""Worker processes: forked from the supervisor, whose imports they share, and cleaned before they do
+anything.
 
-A worker keeps stdin, stdout, stderr and its end of the control socket; every other descriptor is closed, signals
-are the default ones, and the XenStore handle is forgotten without a word to xenstored.
+A worker keeps stdin, stdout, stderr and its end of the control socket; every other descriptor is closed,
+signals are the default ones, and the XenStore handle is forgotten without a word to xenstored.
 """
 
 from __future__ import annotations
@@ -83,7 +84,10 @@ def fork_worker(
 
 
 def _child(
-    guest: Guest, control: socket.socket, life: Callable[[Guest, socket.socket], None], before: Callable[[], None]
+    guest: Guest,
+    control: socket.socket,
+    life: Callable[[Guest, socket.socket], None],
+    before: Callable[[], None],
 ) -> None:
     """Never returns: whatever happens, the supervisor's code must not run twice."""
     status = 1

@@ -1,8 +1,8 @@
 """What the daemon tells about itself: a UNIX socket that answers every connection with one JSON object.
 
     {"pid": 812, "domid": 0, "watch_events": 40, "guests": [{"domid": 5, "name": "web", "worker": 830,
-     "restarts": 0, "events": {…}, "devices": [{"devid": 51712, "phase": "connected", "memory_access": "grant",
-     "status": 15, "counters": {…}, "memory": {"grants_copied": 64, …}, …}]}]}
+     "restarts": 0, "events": {…}, "devices": [{"devid": 51712, "phase": "connected",
+     "memory_access": "grant", "status": 15, "counters": {…}, "memory": {"grants_copied": 64, …}, …}]}]}
 
 Nothing can be changed through it. Only root can connect.
 """
@@ -129,7 +129,5 @@ def counters(directory: Path = RUN_DIRECTORY) -> Mapping[tuple[int, int], Mappin
     except XenvirtioError:
         return {}
     return {
-        (guest["domid"], device["devid"]): device
-        for guest in report["guests"]
-        for device in guest["devices"]
+        (guest["domid"], device["devid"]): device for guest in report["guests"] for device in guest["devices"]
     }

@@ -1,13 +1,14 @@
 """The supervisor: the only holder of XenStore. It watches, walks devices through their states, minds workers.
 
 What the guests do reaches it only as watch events, which are read a bounded number at a time and only mark a
-device as touched: a guest that writes its nodes in a loop costs its own share (`Limits.steps_per_second`), not the
-others'. `@releaseDomain` tells of guests that are gone; nodes which they left are removed, at the start too.
+device as touched: a guest that writes its nodes in a loop costs its own share (`Limits.steps_per_second`),
+not the others'. `@releaseDomain` tells of guests that are gone; nodes which they left are removed, at the
+start too.
 
-When the daemon stops or dies, its workers stop their devices and end; the guests wait. States in XenStore stay
-Connected, and the next daemon's workers go on from the state files in the run directory. What this cannot
-survive: a lost run directory, and (until issue 6) a worker killed between finishing a request and telling so,
-whose request is then done twice.
+When the daemon stops or dies, its workers stop their devices and end; the guests wait. States in XenStore
+stay Connected, and the next daemon's workers go on from the state files in the run directory. What this
+cannot survive: a lost run directory, and (until issue 6) a worker killed between finishing a request and
+telling so, whose request is then done twice.
 """
 
 from __future__ import annotations

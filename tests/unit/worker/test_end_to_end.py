@@ -197,7 +197,9 @@ def test_a_device_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
     path = other.backend(0)
     world.until(lambda: world.backend.store.read(f"{path}/state") == "6", "Closed")
     assert world.backend.store.read(f"{path}/error") == "cannot open /images/disk.img"
-    assert world.backend.store.permissions(f"{path}/error") == ["n0"]  # a host path is not the guest's business
+    assert world.backend.store.permissions(f"{path}/error") == [
+        "n0"
+    ]  # a host path is not the guest's business
     world.ready()  # the other device does not mind
     assert world.echo(b"fine") == b"fine"
     world.close()

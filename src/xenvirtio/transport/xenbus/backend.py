@@ -4,7 +4,8 @@
                          │ failed               │ F: Initialised → Attach
                          ▼                      ▼
                       FAILED ◄──────────── ATTACHING ──attached──► CONNECTED (B: Connected)
-                      (B: error,               │ failed                │ F: Closing, Closed, gone, starts again
+                      (B: error,               │ failed                │ F: Closing, Closed, gone, starts
+                      again
                        Closed)                 ▼                       ▼
                                   CLOSED ◄──── CLOSING ◄──detached── DETACHING
                                (B: Closed)    (B: Closing, until F is Closed)

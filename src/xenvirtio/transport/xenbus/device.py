@@ -1,4 +1,6 @@
-"""One virtio device behind a device page: status, commands, kicks (docs/virtio-xenbus.md; virtio 1.3 §2.1, §3.1).
+"""One virtio device behind a device page: status, commands, kicks.
+
+Sources: docs/virtio-xenbus.md; virtio 1.3 §2.1, §3.1.
 
     0 ──► ACKNOWLEDGE ──► DRIVER ──► FEATURES_OK ──► DRIVER_OK ──┐ kicks
     ▲        (bits are only added)       │ QUEUE_ENABLE          │ and pollers
@@ -130,7 +132,7 @@ class XenbusDevice:
     # --- events ---
 
     def event(self) -> bool:
-        """The frontend's event on the device's port: a command, a kick, or nothing. True if there was work."""
+        """The frontend's event on the device's port: a command, a kick, or nothing; True if there was any."""
         busy = self._command()
         for index in list(self._queues):
             if index not in self._ports:
@@ -165,9 +167,10 @@ class XenbusDevice:
         rule = error.rule if isinstance(error, GuestViolation) else str(error)
         logger.warning("%s queue %s: stopped, the guest must reset it: %s", self._label, queue, rule)
         self._stop()
-        self._saved = replace(self._saved, status=self._saved.status | virtio.STATUS_DEVICE_NEEDS_RESET, queues=())
+        status = self._saved.status | virtio.STATUS_DEVICE_NEEDS_RESET
+        self._saved = replace(self._saved, status=status, queues=())
         self._save(self._saved)
-        self._page.set_status(self._saved.status)
+        self._page.set_status(status)
         self._line.notify()
 
     def _config(self) -> bytes:
@@ -265,7 +268,8 @@ class XenbusDevice:
         if added & virtio.STATUS_FEATURES_OK:
             if not self._acceptable(request.features):
                 # the driver sees FEATURES_OK missing (virtio 1.3 §3.1.1, step 6)
-                self._saved = replace(self._saved, status=new & ~(virtio.STATUS_FEATURES_OK | virtio.STATUS_DRIVER_OK))
+                new &= ~(virtio.STATUS_FEATURES_OK | virtio.STATUS_DRIVER_OK)
+                self._saved = replace(self._saved, status=new)
                 return Result.OK
             self._saved = replace(self._saved, features=request.features)
         if added & virtio.STATUS_DRIVER_OK and not new & virtio.STATUS_FEATURES_OK:

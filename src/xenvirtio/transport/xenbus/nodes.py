@@ -1,7 +1,8 @@
 """Reading the nodes of a device, B and F of docs/virtio-xenbus.md.
 
-What stands in B was written by the toolstack; what stands in F by the guest, at any time, with any content: each
-node is read once, numbers and lengths are bounded, and nonsense is a NodeError whose words go to B/error.
+What stands in B was written by the toolstack; what stands in F by the guest, at any time, with any content:
+each node is read once, numbers and lengths are bounded, and nonsense is a NodeError whose words go to
+B/error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The device page: what the device writes there and what it reads of the driver (docs/virtio-xenbus.md).
 
-The page is the guest's own memory: it may change under us at any time. The driver's part is copied once a command,
-and nothing that the device wrote is ever read back.
+The page is the guest's own memory: it may change under us at any time. The driver's part is copied once a
+command, and nothing that the device wrote is ever read back.
 """
 
 from __future__ import annotations

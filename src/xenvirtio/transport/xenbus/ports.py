@@ -1,8 +1,8 @@
 """Event channels of one worker: which port calls what, when a port is heard again, and what a storm costs.
 
-A port stays masked while its event is handled and is unmasked afterwards (late EOI, XSA-332). A port whose events
-lead to nothing, one after another, stays masked for a while: 1 ms at first, doubled up to 128 ms. One event that
-has work clears its record.
+A port stays masked while its event is handled and is unmasked afterwards (late EOI, XSA-332). A port whose
+events lead to nothing, one after another, stays masked for a while: 1 ms at first, doubled up to 128 ms.
+One event that has work clears its record.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ class Ports:
     `later(seconds, call)` runs something later: the event loop's.
     """
 
-    def __init__(
-        self, channels: EventChannels, later: Callable[[float, Callable[[], None]], object]
-    ) -> None:
+    def __init__(self, channels: EventChannels, later: Callable[[float, Callable[[], None]], object]) -> None:
         self.channels = channels
         self._later = later
         self._bound: dict[int, Port] = {}
@@ -54,7 +52,8 @@ class Ports:
         self.penalties = 0
 
     def bind(self, domid: int, remote: int, handler: Callable[[], bool]) -> Port:
-        """Binds the guest's port `remote`; `handler` tells whether there was anything to do. Raises XenError."""
+        """Binds the guest's port `remote`; `handler` tells whether there was anything to do. Raises
+        XenError."""
         port = Port(self, self.channels.bind(domid, remote), remote, handler)
         self._bound[port.local] = port
         return port

@@ -1,11 +1,11 @@
 """What a restarted worker needs to go on with a device: a small JSON file, replaced whole at every command.
 
-It lies in the daemon's run directory (a tmpfs on any usual system), one a device. Nothing in it comes from memory
-that the guest can write later: sizes and addresses are those that were checked when the queue was enabled. The
-rings' own indexes are not in it: block requests complete in order before the worker takes more, so the used index
-tells where to go on (and is checked against the available index); a received packet that was not in the used ring
-yet is lost, as packets may be. Requests in flight across a crash, several at a time, need a journal and a fence:
-issue 6 puts them beside this file.
+It lies in the daemon's run directory (a tmpfs on any usual system), one a device. Nothing in it comes from
+memory that the guest can write later: sizes and addresses are those that were checked when the queue was
+enabled. The rings' own indexes are not in it: block requests complete in order before the worker takes
+more, so the used index tells where to go on (and is checked against the available index); a received packet
+that was not in the used ring yet is lost, as packets may be. Requests in flight across a crash, several at
+a time, need a journal and a fence: issue 6 puts them beside this file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,10 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: longest file that is read, bytes: 64 queues and to spare
 FILE_MAX = 64 * 1024

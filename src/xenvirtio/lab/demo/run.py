@@ -1,0 +1,139 @@
+"""The demo's stages, from nothing to the proofs."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+
+from xenvirtio.errors import LabError, TimeLimit
+from xenvirtio.lab.demo import proofs
+from xenvirtio.lab.demo.results import DemoResult, DiskProof, GuestResult
+from xenvirtio.lab.guest.config import TOOLS_DISK, Disk, GuestConfig, Nic
+from xenvirtio.lab.guest.guest import Guest
+
+if TYPE_CHECKING:
+    from xenvirtio.lab import Lab
+    from xenvirtio.lab.stages import Progress
+
+IMAGE = "/var/tmp/demo.img"
+IMAGE_BYTES = 128 << 20
+NAME = "demo"
+DISK, NIC = "vda", "eth0"
+DAEMON_LOG = "/var/log/xenvirtio.log"
+SOCKET = "/run/xenvirtio/daemon.sock"
+
+
+def run(lab: Lab, memory_access: str, progress: Progress) -> DemoResult:
+    """Shows one PV guest; brings the lab up if it is not. Raises XenvirtioError from the stage that failed."""
+    start = time.monotonic()
+    lab.up()
+    ready = time.monotonic()
+    with progress.stage("Start the xenvirtio daemon in dom0", limit=30):
+        start_daemon(lab)
+    with progress.stage("Make an empty disk image of 128 MiB", limit=20):
+        lab.run(["truncate", "-s", str(IMAGE_BYTES), IMAGE]).check()
+    facts = _facts(lab)
+    guest, booted = _show_guest(lab, memory_access, progress)
+    total = time.monotonic() - start
+    return DemoResult(
+        xen=facts["xen"],
+        dom0_kernel=facts["kernel"],
+        accelerator=lab.status().accelerator or "unknown",
+        seconds={"setup": ready - start, "boot": booted, "total": total},
+        guests=(guest,),
+    )
+
+
+def start_daemon(lab: Lab) -> None:
+    """Runs `xenvirtio daemon` in dom0, unless it runs. Raises LabError, with its log, if it does not come up."""
+    script = f"""
+        pgrep -fx '[^ ]*python[0-9.]* [^ ]*/xenvirtio daemon' >/dev/null && exit 0
+        setsid xenvirtio daemon >>{DAEMON_LOG} 2>&1 </dev/null &
+        n=0
+        until [ -S {SOCKET} ]; do
+            n=$((n + 1))
+            if [ $n -gt 200 ] || ! kill -0 $!; then tail -n 20 {DAEMON_LOG} >&2; exit 1; fi
+            sleep 0.2
+        done
+    """
+    done = lab.run(script, timeout=60)
+    if done.returncode:
+        raise LabError(f"the daemon did not start: {done.stderr.strip()[-800:]}", hint="xenvirtio lab shell")
+
+
+def _facts(lab: Lab) -> dict[str, str]:
+    script = "xl info xen_version; uname -r"
+    xen, kernel = lab.run(script).check().stdout.split()
+    return {"xen": xen, "kernel": kernel}
+
+
+def _show_guest(lab: Lab, memory_access: str, progress: Progress) -> tuple[GuestResult, float]:
+    config = GuestConfig(
+        name=NAME,
+        disks=(Disk(IMAGE, DISK), TOOLS_DISK),
+        nics=(Nic(),),
+        address="10.77.0.2/24",
+        memory_access=memory_access,
+    )
+    with ExitStack() as stack:
+        booting = time.monotonic()
+        with progress.stage("Boot a PV guest with a virtio disk and NIC", limit=150):
+            guest = stack.enter_context(Guest.create(lab, config))
+            _wait_for_nic(guest)
+        booted = time.monotonic() - booting
+        size = proofs.disk_size(guest, DISK)
+        kernel = guest.run("uname -r").output.strip()
+        transport, access = (_of_disk(guest, name) for name in ("transport", "memory_access"))
+        written_mib = proofs.DISK_BYTES >> 20
+        with progress.stage(
+            f"Write {written_mib} MiB of random data to {DISK} and read them back", limit=180
+        ):
+            sha256 = proofs.write_disk(guest, DISK)
+            in_guest = proofs.disk_hash_in_guest(guest, DISK) == sha256
+        with progress.stage(f"Ping and TCP through {NIC}", limit=180):
+            nic = proofs.nic(lab, guest, NIC)
+        devices = _devices(lab)
+        with progress.stage("Shut the guest down, compare the image in dom0", limit=180):
+            guest.shutdown()
+            in_dom0 = proofs.disk_hash_in_dom0(lab, IMAGE) == sha256
+        with progress.stage("Start the guest again: is the data still there?", limit=240):
+            again = stack.enter_context(Guest.create(lab, config))
+            survived = proofs.disk_hash_in_guest(again, DISK) == sha256
+        with progress.stage("Count random 4 KiB requests with fio", limit=120):
+            again.mount_tools()
+            iops = proofs.iops(again, DISK)
+    disk = DiskProof(
+        device=DISK,
+        size=size,
+        bytes_written=proofs.DISK_BYTES,
+        bytes_verified_in_guest=proofs.DISK_BYTES if in_guest else 0,
+        bytes_verified_in_dom0=proofs.DISK_BYTES if in_dom0 else 0,
+        survived_guest_restart=survived,
+        iops=iops,
+    )
+    counters = {name: device["memory"] for name, device in devices.items()}
+    return GuestResult(
+        NAME, str(devices[DISK]["type"]), kernel, transport, access, disk, nic, counters
+    ), booted
+
+
+def _of_disk(guest: Guest, attribute: str) -> str:
+    """An attribute of the XenBus device behind the disk, from the guest's sysfs."""
+    return guest.run(f"cat /sys/block/{DISK}/device/../{attribute}").output.strip()
+
+
+def _wait_for_nic(guest: Guest) -> None:
+    """Until eth0 has its address, which the guest's init gives it in the background."""
+    until = (
+        f"until ip -4 address show dev {NIC} | grep -q inet; do n=$((n+1)); [ $n -lt 150 ]; sleep 0.2; done"
+    )
+    if guest.run(f"set -e; n=0; {until}", timeout=60, check=False).status:
+        raise TimeLimit(f"the guest's {NIC} has no address after 30 s", hint=f"xenvirtio lab console {NAME}")
+
+
+def _devices(lab: Lab) -> dict[str, dict[str, Any]]:
+    """What `xenvirtio list` tells of the guest's devices, by name; the tools disk is left out."""
+    rows = json.loads(lab.run(["xenvirtio", "list", "--json"]).check().stdout)
+    return {row["device"]: row for row in rows if row["guest"] == NAME and row["device"] in (DISK, NIC)}

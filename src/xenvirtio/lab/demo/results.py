@@ -53,7 +53,7 @@ class NicProof:
 
 @dataclass(frozen=True)
 class GuestResult:
-    """One guest. `transport` and `memory_access` are its own words (sysfs), `backend` the daemon's counters."""
+    """One guest. `transport` and `memory_access` are its own words, `backend` the daemon's counters."""
 
     name: str
     type: str

@@ -26,7 +26,7 @@ SOCKET = "/run/xenvirtio/daemon.sock"
 
 
 def run(lab: Lab, memory_access: str, progress: Progress) -> DemoResult:
-    """Shows one PV guest; brings the lab up if it is not. Raises XenvirtioError from the stage that failed."""
+    """Shows one PV guest; brings the lab up first. Raises XenvirtioError from the stage that failed."""
     start = time.monotonic()
     lab.up()
     ready = time.monotonic()
@@ -47,7 +47,7 @@ def run(lab: Lab, memory_access: str, progress: Progress) -> DemoResult:
 
 
 def start_daemon(lab: Lab) -> None:
-    """Runs `xenvirtio daemon` in dom0, unless it runs. Raises LabError, with its log, if it does not come up."""
+    """Runs `xenvirtio daemon` in dom0, unless it runs. Raises LabError with its log if it does not start."""
     script = f"""
         pgrep -fx '[^ ]*python[0-9.]* [^ ]*/xenvirtio daemon' >/dev/null && exit 0
         setsid xenvirtio daemon >>{DAEMON_LOG} 2>&1 </dev/null &

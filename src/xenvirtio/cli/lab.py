@@ -1,156 +1,170 @@
-"""`xenvirtio lab`: a real Xen in a virtual machine on this host."""
+"""xenvirtio lab: a real Xen in a virtual machine on this host."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - typer reads it
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from xenvirtio.errors import XenvirtioError
-from xenvirtio.lab import Lab, all_labs, destroy_all
-from xenvirtio.lab.dom0.protocol import Kind
-from xenvirtio.lab.stages import progress_for
+from xenvirtio.cli.app import command_app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from xenvirtio.lab.dom0.protocol import Kind
 
-app = typer.Typer(
-    help="A real Xen on a machine that has none: QEMU, without KVM if need be.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+app = command_app(
+    no_args_is_help=True, help="A real Xen on a machine that has none: in QEMU, without KVM if need be."
 )
 
-Name = Annotated[str, typer.Option("--name", "-n", help="Which lab; several can run at once.", envvar="XENVIRTIO_LAB")]
-Release = Annotated[
-    str,
-    typer.Option("--release", "-r", help="trixie: Xen 4.20, Linux 6.12. bookworm: Xen 4.17, Linux 6.1.", envvar="RELEASE"),
+Name = Annotated[
+    str, typer.Option("--name", "-n", envvar="XENVIRTIO_LAB", help="Which lab; several can run at once.")
 ]
 
 
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    """Errors become one message, a hint and an exit status."""
-    try:
-        yield
-    except XenvirtioError as error:
-        print(f"xenvirtio: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"  next: {error.hint}", file=sys.stderr)
-        raise typer.Exit(error.exit_status) from error
-
-
 @app.command()
-def up(name: Name = "default", release: Release = "trixie") -> None:
-    """Start the lab; what is missing is made, what is older than the sources is built again."""
-    with _errors():
-        lab = Lab(name, release, progress=progress_for(sys.stderr))
-        lab.up()
-        print(f"Lab {name!r} is up. Try: xenvirtio lab run -- xl info; xenvirtio lab shell")
+def up(
+    name: Name = "default",
+    release: Annotated[
+        str,
+        typer.Option(
+            "--release", "-r", help="trixie (Xen 4.20, Linux 6.12) or bookworm (Xen 4.17, Linux 6.1)."
+        ),
+    ] = "trixie",
+) -> None:
+    """Start the lab; make what is missing, and build again what is older than the sources."""
+    from xenvirtio.lab import Lab
+    from xenvirtio.lab.stages import progress_for
+
+    Lab(name, release, progress=progress_for(sys.stderr)).up()
+    print(f"Lab {name!r} is up. Try: xenvirtio lab run -- xl info", file=sys.stderr)
 
 
 @app.command()
 def down(name: Name = "default") -> None:
-    """Stop the lab's machine. What was written in it is forgotten."""
-    with _errors():
-        print(f"Lab {name!r} is down." if Lab(name).down() else f"Lab {name!r} was not up.")
+    """Stop the lab's machine at once. What was written in it is forgotten."""
+    from xenvirtio.lab import Lab
+
+    was_up = Lab(name).down()
+    print(f"Lab {name!r} is down." if was_up else f"Lab {name!r} was not up.", file=sys.stderr)
 
 
 @app.command()
 def status() -> None:
     """Show every lab."""
-    with _errors():
-        table = Table("LAB", "STATE", "RELEASE", "ACCELERATOR", "CODE", "LOGS", box=None, pad_edge=False)
-        for lab in all_labs():
-            now = lab.status()
-            state = "down" if not now.running else "up" if now.answers else "up, but does not answer"
-            code = {True: "current", False: "older than the sources", None: ""}[now.current]
-            table.add_row(now.name, state, now.release or "", now.accelerator or "", code, str(now.logs or ""))
-        if table.row_count:
-            Console(soft_wrap=True).print(table)
-        else:
-            print("There is no lab. Make one: xenvirtio lab up")
+    from xenvirtio.cli.output import print_columns
+    from xenvirtio.lab import all_labs
+
+    code = {True: "current", False: "older than the sources", None: "-"}
+    rows = [("LAB", "STATE", "RELEASE", "ACCELERATOR", "CODE", "LOGS")]
+    for lab in all_labs():
+        now = lab.status()
+        state = "down" if not now.running else "up" if now.answers else "does not answer"
+        logs = str(now.logs or "-")
+        rows.append((now.name, state, now.release or "-", now.accelerator or "-", code[now.current], logs))
+    if len(rows) == 1:
+        print("There is no lab. Make one: xenvirtio lab up", file=sys.stderr)
+    else:
+        print_columns(rows)
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
 def run(
-    command: Annotated[list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")],
+    command: Annotated[
+        list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")
+    ],
     name: Name = "default",
-    timeout: Annotated[float, typer.Option(help="Seconds that the command may take.")] = 600.0,
+    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long it may take.")] = 600,
 ) -> None:
-    """Run a command in dom0; exits with its status, or with 3 if the lab was lost."""
-    with _errors():
-        stdin = None if os.isatty(0) else 0
-        status = Lab(name).run(command, timeout=timeout, on_output=_pass_on, stdin_from=stdin).returncode
-    raise typer.Exit(status)
+    """Run a command in dom0.
+
+    Its input, output and exit status are passed on. 3 means that the lab was lost; the message says so.
+    """
+    from xenvirtio.lab import Lab
+
+    stdin = None if os.isatty(0) else 0
+    completed = Lab(name).run(command, timeout=timeout, on_output=_pass_on, stdin_from=stdin)
+    raise typer.Exit(completed.returncode)
 
 
 @app.command()
 def shell(name: Name = "default") -> None:
     """Open a shell in dom0."""
-    with _errors():
-        status = Lab(name).shell()
-    raise typer.Exit(status)
+    from xenvirtio.lab import Lab
+
+    raise typer.Exit(Lab(name).shell())
 
 
 @app.command()
-def console(guest: Annotated[str, typer.Argument(help="A guest's name or domid.")], name: Name = "default") -> None:
-    """Open a guest's console; Ctrl-] leaves it."""
-    with _errors():
-        status = Lab(name).console(guest)
-    raise typer.Exit(status)
+def console(
+    guest: Annotated[str, typer.Argument(metavar="GUEST", help="Its name or domain number.")],
+    name: Name = "default",
+) -> None:
+    """Open a guest's console; ctrl-] leaves it."""
+    from xenvirtio.lab import Lab
+
+    raise typer.Exit(Lab(name).console(guest))
 
 
 @app.command()
 def log(name: Name = "default") -> None:
-    """Print the newest boot's log: Xen, dom0, QEMU; and the folder that holds it."""
-    with _errors():
-        boot = Lab(name).log()
-        for file in ("versions.json", "command", "qemu.log", "console.log"):
-            path = boot / file
-            if path.is_file():
-                print(f"==> {path} <==\n{path.read_text(errors='replace').rstrip()}\n")
+    """Print the newest boot's logs: versions, command line, QEMU, Xen and dom0."""
+    from xenvirtio.lab import Lab
+
+    boot = Lab(name).log()
+    for file in ("versions.json", "command", "qemu.log", "console.log"):
+        if (boot / file).is_file():
+            print(f"==> {boot / file} <==\n{(boot / file).read_text(errors='replace').rstrip()}\n")
 
 
 @app.command()
-def put(local: str, remote: str, name: Name = "default") -> None:
+def put(local: Path, remote: str, name: Name = "default") -> None:
     """Copy a file into dom0."""
-    with _errors():
-        Lab(name).put(Path(local), remote)
+    from xenvirtio.lab import Lab
+
+    Lab(name).put(local, remote)
 
 
 @app.command()
-def get(remote: str, local: str, name: Name = "default") -> None:
+def get(remote: str, local: Path, name: Name = "default") -> None:
     """Copy a file out of dom0."""
-    with _errors():
-        Lab(name).get(remote, Path(local))
+    from xenvirtio.lab import Lab
+
+    Lab(name).get(remote, local)
 
 
 @app.command()
 def destroy(
     name: Name = "default",
-    everything: Annotated[bool, typer.Option("--all", help="All labs, images and snapshots.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Every lab, with images and snapshots: the whole cache folder.")
+    ] = False,
 ) -> None:
-    """Remove a lab; with --all, everything that the lab keeps in its cache."""
-    with _errors():
-        if everything:
-            destroy_all()
-            print("Every lab is removed, with images and snapshots.")
-        else:
-            Lab(name).destroy()
-            print(f"Lab {name!r} is removed.")
+    """Stop a lab and remove its folder."""
+    from xenvirtio.lab import Lab, destroy_all
+
+    if everything:
+        destroy_all()
+    else:
+        Lab(name).destroy()
+
+
+@app.command()
+def doctor() -> None:
+    """Check whether the lab can run on this machine; the same as xenvirtio doctor."""
+    from xenvirtio.cli.doctor import doctor as check
+
+    check()
 
 
 def _pass_on(kind: Kind, data: bytes) -> None:
-    stream = sys.stdout.buffer if kind == Kind.STDOUT else sys.stderr.buffer
+    stream = sys.stdout.buffer if kind.name == "STDOUT" else sys.stderr.buffer
     stream.write(data)
     stream.flush()
 
 
 if __name__ == "__main__":
-    app()
+    from xenvirtio.cli.main import main
+
+    main(["lab", *sys.argv[1:]])

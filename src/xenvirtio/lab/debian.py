@@ -91,8 +91,8 @@ class Archive:
 def archive_of_host(sources: list[str], configuration: str) -> Archive:
     """From the texts of the host's sources (one-line and deb822 style) and of `apt-config dump`.
 
-    The first mirror of Debian's main archive and the first of its security archive count; where the host names
-    none (it is not Debian), Debian's own addresses do.
+    The first mirror of Debian's main archive and the first of its security archive count; where the host
+    names none (it is not Debian), Debian's own addresses do.
     """
     mirror = security = None
     for uri, suite in _entries(sources):
@@ -100,7 +100,9 @@ def archive_of_host(sources: list[str], configuration: str) -> Archive:
             security = security or uri
         elif _DEBIAN.fullmatch(suite):
             mirror = mirror or uri
-    options = tuple(line for line in configuration.splitlines() if _ACQUIRE.match(line) and not line.endswith('"";'))
+    options = tuple(
+        line for line in configuration.splitlines() if _ACQUIRE.match(line) and not line.endswith('"";')
+    )
     if mirror is None:
         return Archive(DEFAULT_MIRROR, DEFAULT_SECURITY, options)
     return Archive(mirror, security, options)
@@ -126,7 +128,9 @@ def _entries(sources: list[str]) -> list[tuple[str, str]]:
             if "deb" in fields.get("types", []) and "main" in fields.get("components", []):
                 if fields.get("enabled", ["yes"])[0].lower() in ("no", "false", "0"):
                     continue
-                found += [(uri, suite) for uri in fields.get("uris", []) for suite in fields.get("suites", [])]
+                found += [
+                    (uri, suite) for uri in fields.get("uris", []) for suite in fields.get("suites", [])
+                ]
     return found
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from xenvirtio.errors import LabError, MissingDependency, TimeLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
 #: program → Debian package
@@ -28,21 +28,30 @@ PACKAGES = {
     "chroot": "coreutils",
     "sudo": "sudo",
 }
+#: where users' shells do not look
+SYSTEM_PATH = ":/usr/sbin:/sbin"
 
 
 def program(name: str) -> str:
     """The program's path; raises MissingDependency with the package to install."""
-    path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
+    path = shutil.which(name, path=os.environ.get("PATH", os.defpath) + SYSTEM_PATH)
     if path is None:
-        raise MissingDependency(f"{name} is not installed", hint=f"sudo apt-get install {PACKAGES.get(name, name)}")
+        raise MissingDependency(
+            f"{name} is not installed", hint=f"sudo apt-get install {PACKAGES.get(name, name)}"
+        )
     return path
+
+
+#: how this machine reaches the network; sudo drops them
+_PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 
 
 def as_root(argv: Sequence[str]) -> list[str]:
     """The command, through sudo if we are not root (never asking for a password)."""
     if os.geteuid() == 0:
         return list(argv)
-    return [program("sudo"), "-n", "--", *argv]
+    kept = [f"{name}={os.environ[name]}" for name in _PROXIES if name in os.environ]
+    return [program("sudo"), "-n", "--", "env", *kept, *argv]
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,12 @@ class Host:
         limit: float,
         what: str,
         root: bool = False,
-        environment: Mapping[str, str] | None = None,
         stdin: bytes | None = None,
     ) -> str:
         """Runs a program to its end and returns its standard output.
 
-        `what` names the step in errors. Raises LabError if the program fails (with the last lines that it wrote) and
-        TimeLimit after `limit` seconds, with its whole process group ended.
+        `what` names the step in errors. Raises LabError if the program fails (with the last lines that it
+        wrote) and TimeLimit after `limit` seconds, with its whole process group ended.
         """
         command = [program(argv[0]), *argv[1:]]
         command = as_root(command) if root else command
@@ -78,7 +86,6 @@ class Host:
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=None if environment is None else dict(environment),
                 start_new_session=True,
             ) as process:
                 try:
@@ -102,7 +109,10 @@ class Host:
         with self.log.open("rb") as log:
             log.seek(start)
             text = log.read().decode(errors="replace")
-        return " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:]) or "it said nothing"
+        return (
+            " | ".join([line.strip() for line in text.splitlines() if line.strip()][-lines:])
+            or "it said nothing"
+        )
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -5,23 +5,28 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
+import secrets
 import shutil
 from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError
-from xenvirtio.lab import debian, initramfs
+from xenvirtio.lab import debian, initramfs, prune
 from xenvirtio.lab.host import Host
 from xenvirtio.lab.paths import Cache, locked
-from xenvirtio.lab.stages import Progress
+
+if TYPE_CHECKING:
+    from xenvirtio.lab.stages import Progress
 
 #: raised when an image of an older layout cannot serve any more
 FORMAT = 1
 #: bytes of the root disk as dom0 sees it; sparse on the host
 ROOT_BYTES = 8 << 30
-#: what packages bring that nobody reads here; and the hook that makes Debian's own initramfs, which is not used and
-#: would take most of the kernel's installation time
+#: what packages bring that nobody reads here; and the hook that makes Debian's own initramfs, which is not
+#: used and would take most of the kernel's installation time
 EXCLUDED = (
     "/usr/share/doc/*",
     "/usr/share/man/*",
@@ -30,7 +35,15 @@ EXCLUDED = (
     "/etc/kernel/postinst.d/initramfs-tools",
 )
 #: files of dom0's side, below the package xenvirtio.lab.dom0
-DOM0_FILES = ("__init__.py", "agent.py", "protocol.py", "init", "initramfs-init")
+DOM0_FILES = (
+    "__init__.py",
+    "agent.py",
+    "command.py",
+    "loop.py",
+    "protocol.py",
+    "init",
+    "initramfs-init",
+)
 DOM0_FOLDER = "usr/lib/xenvirtio-lab"
 
 _LAUNCHER = """\
@@ -52,6 +65,7 @@ class Image:
     xen: str  # "4.20"
     kernel: str  # as `uname -r` prints it
     tree_folder: str
+    made: str  # differs between two images of one key: their disks are not the same bytes
 
     @property
     def tree(self) -> Path:
@@ -104,7 +118,12 @@ def ensure(cache: Cache, release: debian.Release, progress: Progress) -> Image:
             if not (tree_folder / "complete").exists():
                 _make_tree(tree_folder, release, progress)
             if not (folder / "image.json").exists():
-                _make_image(Image(folder, key, release.name, release.xen, "", str(tree_folder)), progress)
+                _make_image(
+                    Image(folder, key, release.name, release.xen, "", str(tree_folder), secrets.token_hex(8)),
+                    progress,
+                )
+            prune.images(cache, release.name)
+    os.utime(folder / "image.json")
     return load(folder)
 
 
@@ -114,16 +133,9 @@ def load(folder: Path) -> Image:
     return Image(folder=folder, **facts)
 
 
-def remove(folder: Path) -> None:
-    """Deletes an image or what is left of one; its tree belongs to root."""
-    Host(folder.parent / "remove.log").run(
-        ["rm", "-rf", "--one-file-system", "--", str(folder)], limit=120, what="remove the image", root=True
-    )
-
-
 def _make_tree(folder: Path, release: debian.Release, progress: Progress) -> None:
     if folder.exists():
-        remove(folder)
+        prune.remove_tree(folder)
     folder.mkdir(parents=True)
     with progress.stage(f"Install Debian {release.name} with Xen {release.xen}", limit=420) as stage:
         _bootstrap(Host(folder / "build.log"), folder, release, stage.left)
@@ -152,8 +164,12 @@ def _make_image(image: Image, progress: Progress) -> None:
             disk.truncate(ROOT_BYTES)
         # Everything initialised here: nothing is left for dom0 to write in the background under emulation.
         host.run(
-            ["mke2fs", "-q", "-F", "-t", "ext4", "-L", "dom0", "-m", "0", "-O", "^has_journal,^resize_inode"]
-            + ["-E", "lazy_itable_init=0,nodiscard,root_owner=0:0", "-d", str(tree), str(image.disk)],
+            [
+                *("mke2fs", "-q", "-F", "-t", "ext4", "-L", "dom0", "-m", "0"),
+                *("-O", "^has_journal,^resize_inode"),
+                *("-E", "lazy_itable_init=0,nodiscard,root_owner=0:0"),
+                *("-d", str(tree), str(image.disk)),
+            ],
             limit=stage.left,
             what="make dom0's disk",
             root=True,
@@ -186,7 +202,7 @@ def _bootstrap(host: Host, folder: Path, release: debian.Release, limit: float) 
 
 
 def _dom0_files(folder: Path) -> None:
-    """Writes the agent (as the package it is, so that its imports hold), the start-up script and a launcher."""
+    """Writes the agent (as the package it is: its imports hold), the start-up script and a launcher."""
     package = folder / "xenvirtio" / "lab" / "dom0"
     package.mkdir(parents=True)
     for name in DOM0_FILES:
@@ -197,5 +213,3 @@ def _dom0_files(folder: Path) -> None:
     (folder / "agent").write_text(_LAUNCHER)
     for name in ("init", "agent"):
         (folder / name).chmod(0o755)
-
-

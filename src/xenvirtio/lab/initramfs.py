@@ -1,7 +1,8 @@
 """The lab's own initramfs: busybox, the modules that dom0's root disk needs, and a script.
 
-A cpio archive in the kernel's "newc" format (Linux Documentation/driver-api/early-userspace/buffer-format.rst),
-written here because the few entries do not merit another program on the host.
+A cpio archive in the kernel's "newc" format (Linux
+Documentation/driver-api/early-userspace/buffer-format.rst), written here because the few entries do not
+merit another program on the host.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import lzma
 import stat
 from importlib import resources
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: what the way to the root disk needs; the rest is loaded from there
 ROOT_MODULES = ("virtio_pci", "virtio_blk", "ext4", "crc32c_generic")

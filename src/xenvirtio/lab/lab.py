@@ -11,15 +11,15 @@ from __future__ import annotations
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from xenvirtio.errors import LabError, LabLost, TimeLimit, UsageError
-from xenvirtio.lab import debian, image, machine, payload, qemu, snapshot
+from xenvirtio.lab import debian, image, machine, payload, prune, qemu, snapshot
 from xenvirtio.lab.dom0.protocol import Kind
 from xenvirtio.lab.host import Host
 from xenvirtio.lab.paths import Cache, locked, newest
+from xenvirtio.lab.results import Completed, Status
 from xenvirtio.lab.session import Session
 from xenvirtio.lab.stages import Progress
 from xenvirtio.lab.terminal import interact
@@ -39,39 +39,7 @@ date -u -s "@$1" >/dev/null
 blockdev --flushbufs /dev/vdb
 umount /opt/xenvirtio 2>/dev/null || true
 mount -t squashfs -o ro /dev/vdb /opt/xenvirtio
-mkdir -p /lib/modules/"$(uname -r)"/updates
 """
-
-
-@dataclass(frozen=True)
-class Completed:
-    """A command that ran to its end in dom0."""
-
-    argv: tuple[str, ...]
-    returncode: int  # 128 + n if signal n ended it
-    stdout: str
-    stderr: str
-
-    def check(self) -> Self:
-        """Itself, if the command succeeded; raises LabError otherwise."""
-        if self.returncode != 0:
-            said = (self.stderr.strip() or self.stdout.strip())[-800:]
-            raise LabError(f"in dom0, {' '.join(self.argv)!r} ended with status {self.returncode}: {said}")
-        return self
-
-
-@dataclass(frozen=True)
-class Status:
-    """What is known of a lab without asking its dom0."""
-
-    name: str
-    running: bool
-    answers: bool
-    release: str | None
-    accelerator: str | None
-    current: bool | None  # whether it runs the sources as they are now
-    folder: Path
-    logs: Path | None
 
 
 class Lab:
@@ -86,9 +54,11 @@ class Lab:
         progress: Progress | None = None,
         environment: Mapping[str, str] = os.environ,
     ) -> None:
-        """Names a lab; nothing happens yet. Raises UsageError for an unknown release or a name that is not one."""
+        """Names a lab; nothing happens yet. Raises UsageError for an unknown release or a bad name."""
         if release not in debian.RELEASES:
-            raise UsageError(f"no release {release!r} for the lab", hint=f"one of: {', '.join(debian.RELEASES)}")
+            raise UsageError(
+                f"no release {release!r} for the lab", hint=f"one of: {', '.join(debian.RELEASES)}"
+            )
         self.name = name
         self.release = debian.RELEASES[release]
         self._cache = cache or Cache.of(environment)
@@ -106,7 +76,8 @@ class Lab:
         sources = payload.Sources.find(self._environment)
         base = self._base(sources)
         shape = qemu.Shape.of_host()
-        # Under emulation both fit on two processors: the boot is mostly one thread of it, the build the other.
+        # Under emulation both fit on two processors: the boot is mostly one thread of it, the build the
+        # other.
         with ThreadPoolExecutor(max_workers=2) as pool:
             building = pool.submit(payload.ensure, self._cache, base, sources, self._progress)
             snap = snapshot.ensure(self._cache, base, shape, self._progress)
@@ -165,7 +136,7 @@ class Lab:
         )
 
     def log(self) -> Path:
-        """The folder of the newest boot: console.log, qemu.log, command, versions.json; raises LabError if none."""
+        """The newest boot's folder (console.log, qemu.log, command, versions.json); LabError if none."""
         boot = newest(self.folder / "boots")
         if boot is None:
             raise LabError(f"lab {self.name!r} has never been up", hint="xenvirtio lab up")
@@ -193,9 +164,10 @@ class Lab:
     ) -> Completed:
         """Runs a command in dom0 and waits for its end; a string goes to sh.
 
-        `timeout` is in seconds. `on_output` receives the output as it comes (Kind.STDOUT or Kind.STDERR; then the
-        result holds none); `stdin_from` is a descriptor whose bytes go to the command. Raises LabLost if the machine
-        went away or stopped answering, TimeLimit if the command took too long (it is killed then).
+        `timeout` is in seconds. `on_output` receives the output as it comes (Kind.STDOUT or Kind.STDERR;
+        then the result holds none); `stdin_from` is a descriptor whose bytes go to the command. Raises
+        LabLost if the machine went away or stopped answering, TimeLimit if the command took too long (it is
+        killed then).
         """
         argv = ("sh", "-c", command) if isinstance(command, str) else tuple(command)
         collected: dict[Kind, list[bytes]] = {Kind.STDOUT: [], Kind.STDERR: []}
@@ -230,11 +202,15 @@ class Lab:
         """A guest's console, interactively; Ctrl-] leaves it."""
         return self.shell(("xl", "console", guest))
 
-    def put(self, local: Path | IO[bytes], remote: str, *, mode: int | None = None, timeout: float = 120.0) -> None:
+    def put(
+        self, local: Path | IO[bytes], remote: str, *, mode: int | None = None, timeout: float = 120.0
+    ) -> None:
         """Copies a file into dom0; the file appears there complete or not at all. Raises LabError."""
         if isinstance(local, Path):
             with local.open("rb") as file:
-                self.put(file, remote, mode=local.stat().st_mode & 0o777 if mode is None else mode, timeout=timeout)
+                self.put(
+                    file, remote, mode=local.stat().st_mode & 0o777 if mode is None else mode, timeout=timeout
+                )
             return
         script = 'mkdir -p "$(dirname "$1")" && cat >"$1.part" && chmod "$2" "$1.part" && mv "$1.part" "$1"'
         argv = ["sh", "-c", script, "sh", remote, f"{0o644 if mode is None else mode:o}"]
@@ -255,7 +231,9 @@ class Lab:
             status = self.run(["cat", "--", remote], on_output=sink, timeout=timeout).returncode
         if status != 0:
             part.unlink()
-            raise LabError(f"cannot get {remote} from dom0: {b''.join(errors).decode(errors='replace').strip()}")
+            raise LabError(
+                f"cannot get {remote} from dom0: {b''.join(errors).decode(errors='replace').strip()}"
+            )
         part.replace(local)
 
     # --- inner ---
@@ -290,7 +268,9 @@ class Lab:
         try:
             machine.wait_for_agent(self.folder, running, deadline - time.monotonic())
             now = f"{time.time():.3f}"
-            self.run(["sh", "-euc", _RESTORED, "sh", now], timeout=max(1.0, deadline - time.monotonic())).check()
+            self.run(
+                ["sh", "-euc", _RESTORED, "sh", now], timeout=max(1.0, deadline - time.monotonic())
+            ).check()
         except BaseException:
             machine.stop(running)
             raise
@@ -343,4 +323,4 @@ def destroy_all(cache: Cache | None = None) -> None:
     for lab in all_labs(where):
         lab.destroy()
     if where.root.is_dir():
-        image.remove(where.root)
+        prune.remove_tree(where.root)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: boots whose logs are kept
 BOOTS_KEPT = 10
-_STATE = "machine.json"
+STATE = "machine.json"
 #: what QEMU says that is no reason for its end
 _NOISE = re.compile(r"terminating on signal|warning: TCG doesn't support requested feature")
 
@@ -35,7 +35,9 @@ class Machine:
     """A started machine, as the folder remembers it."""
 
     pid: int
-    started: int  # of the process, clock ticks since the host's boot: tells it from a later one with the same pid
+    started: (
+        int  # of the process, clock ticks since the host's boot: tells it from a later one with the same pid
+    )
     accelerator: str
     boot: str  # log folder, relative
     image: str
@@ -65,7 +67,7 @@ def prepare(folder: Path, image: Image, payload: Path) -> None:
 def start(
     folder: Path, name: str, accelerator: str, shape: qemu.Shape, *, image: str, payload: str, restore: bool
 ) -> Machine:
-    """Starts QEMU in a prepared folder; it outlives us. Raises LabError if it ends at once."""
+    """Starts QEMU in a prepared folder; it outlives us."""
     for socket in qemu.sockets():
         (folder / socket).unlink(missing_ok=True)
     boot = _new_boot(folder)
@@ -73,33 +75,39 @@ def start(
     (folder / boot / "command").write_text(f"cd {shlex.quote(str(folder))} && {shlex.join(argv)}\n")
     facts = {"qemu": qemu.version(), "accelerator": accelerator, "image": image, "payload": payload}
     (folder / boot / "versions.json").write_text(json.dumps({**facts, **asdict(shape)}, indent=1))
-    with (folder / boot / "qemu.log").open("wb") as log:
-        process = subprocess.Popen(
-            [program(qemu.BINARY), *argv[1:]],
+    pid = _launch([program(qemu.BINARY), *argv[1:]], folder, folder / boot / "qemu.log")
+    machine = Machine(pid, _start_time(pid), accelerator, boot, image, payload)
+    (folder / STATE).write_text(json.dumps(asdict(machine)))
+    return machine
+
+
+def _launch(argv: list[str], folder: Path, log: Path) -> int:
+    """Starts a program that outlives us and is nobody's child to wait for; returns its process id."""
+    with log.open("wb") as file:
+        shell = subprocess.run(
+            ["/bin/sh", "-c", '"$@" >&2 & echo $!', "sh", *argv],
             cwd=folder,
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=subprocess.PIPE,
+            stderr=file,
             start_new_session=True,
+            timeout=20,
+            check=True,
         )
-    machine = Machine(process.pid, _start_time(process.pid), accelerator, boot, image, payload)
-    (folder / _STATE).write_text(json.dumps(asdict(machine)))
-    # The process is not waited for by this object: whoever asks looks at /proc. Python is told so.
-    process.returncode = 0
-    return machine
+    return int(shell.stdout)
 
 
 def find(folder: Path) -> Machine | None:
     """The folder's machine if it runs."""
     try:
-        machine = Machine(**json.loads((folder / _STATE).read_text()))
+        machine = Machine(**json.loads((folder / STATE).read_text()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
     return machine if machine.alive else None
 
 
 def wait_for_agent(folder: Path, machine: Machine, limit: float) -> None:
-    """Waits until dom0's agent answers; raises LabLost if the machine ends, TimeLimit after `limit` seconds."""
+    """Waits until dom0's agent answers; raises LabLost if the machine ends, TimeLimit after `limit` s."""
     deadline = time.monotonic() + limit
     while (left := deadline - time.monotonic()) > 0:
         if not machine.alive:
@@ -115,7 +123,7 @@ def wait_for_agent(folder: Path, machine: Machine, limit: float) -> None:
         except LabLost:
             time.sleep(0.05)
     raise TimeLimit(
-        f"dom0's agent did not answer within {limit:.0f} s; the console's last line: {last_line(folder, machine)}",
+        f"dom0's agent did not answer in {limit:.0f} s; the console ends with: {last_line(folder, machine)}",
         hint=f"see {folder / machine.boot}",
     )
 
@@ -150,12 +158,18 @@ def why_ended(folder: Path, machine: Machine) -> str:
     """The last words of QEMU, or else of the console."""
     log = folder / machine.boot / "qemu.log"
     words = [line for line in _text(log).splitlines() if line.strip() and not _NOISE.search(line)]
-    return words[0].strip() if words else f"it left no message; the console ends with: {last_line(folder, machine)}"
+    return (
+        words[0].strip()
+        if words
+        else f"it left no message; the console ends with: {last_line(folder, machine)}"
+    )
 
 
 def last_line(folder: Path, machine: Machine) -> str:
     """The last line on the console, or "nothing"."""
-    lines = [line.strip() for line in _text(folder / machine.boot / "console.log").splitlines() if line.strip()]
+    lines = [
+        line.strip() for line in _text(folder / machine.boot / "console.log").splitlines() if line.strip()
+    ]
     return lines[-1] if lines else "nothing"
 
 

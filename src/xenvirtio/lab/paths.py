@@ -1,12 +1,12 @@
 """Where the lab keeps its things: everything below one cache folder.
 
-    <cache>/trees/<release>-<key>/       tree/ (Debian, unpacked; payloads are built in it) build.log
-    <cache>/images/<release>-<key>/      root.raw xen vmlinuz initrd.img image.json build.log
-    <cache>/wheels/<python version>/     Python packages for the image
-    <cache>/snapshots/<key>/             disk.qcow2 (holds the booted dom0) snapshot.json boots/
-    <cache>/payloads/<release>/          <key>.raw
-    <cache>/accelerators/                what trial boots found
-    <cache>/labs/<name>/                 disk.qcow2 lab.json sockets boots/<time>/
+<cache>/trees/<release>-<key>/       tree/ (Debian, unpacked; payloads are built in it) build.log
+<cache>/images/<release>-<key>/      root.raw xen vmlinuz initrd.img image.json build.log
+<cache>/wheels/<python version>/     Python packages for the image
+<cache>/snapshots/<key>/             disk.qcow2 (holds the booted dom0) snapshot.json boots/
+<cache>/payloads/<release>/          <key>.raw
+<cache>/accelerators/                what trial boots found
+<cache>/labs/<name>/                 disk.qcow2 lab.json sockets boots/<time>/
 """
 
 from __future__ import annotations

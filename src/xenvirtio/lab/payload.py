@@ -1,6 +1,7 @@
-"""The payload: xenvirtio, the guest module and the guests' files, built in the image's tree, on a disk of its own.
+"""The payload: xenvirtio, the guest module and the guests' files, on a disk of its own.
 
-Rebuilt only when its sources changed; dom0 need not boot again for it. Mounted at /opt/xenvirtio:
+Built in the image's tree, only when its sources changed; dom0 need not boot again for it. Mounted at
+/opt/xenvirtio:
 
     venv/                    xenvirtio, compiled, with what it needs
     modules/<kernel>/        virtio_xenbus.ko
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError
-from xenvirtio.lab import debian, wheels
+from xenvirtio.lab import debian, prune, wheels
 from xenvirtio.lab.host import Host
 from xenvirtio.lab.paths import Cache, locked
 
@@ -37,8 +38,7 @@ DISK_BYTES = 1 << 30
 #: where it is built, in the tree, and where it is mounted, in dom0
 MOUNT = "opt/xenvirtio"
 _BUILD = "var/tmp/xenvirtio-build"
-_IGNORED = {"__pycache__", ".mypy_cache", ".ruff_cache", "build"}
-_SOURCE_SUFFIXES = (".py", ".pyx", ".pxd", ".c", ".h", ".lark", ".toml", ".json", ".sh", ".typed", "")
+_IGNORED = {"__pycache__", "build", "xenvirtio.egg-info"}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Sources:
         )
 
     def files(self) -> list[Path]:
-        """What the payload is made of, relative to the root, in a fixed order. Tests and documents are not."""
+        """What the payload is made of, relative to the root, in a fixed order; not tests and documents."""
         found = [Path(name) for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE")]
         for top in ("src", "guest"):
             for folder, folders, names in os.walk(self.root / top):
@@ -90,7 +90,7 @@ class Sources:
 
 def _is_source(folder: Path, name: str) -> bool:
     if folder.parts[0] == "src":  # Cython's .c files and compiled modules lie beside their sources
-        return not name.endswith((".so", ".pyc", ".o")) and not (name.endswith(".c"))
+        return not name.endswith((".so", ".pyc", ".o", ".c"))
     return not name.endswith((".o", ".ko", ".mod", ".mod.c", ".cmd", ".symvers", ".order")) and name[0] != "."
 
 
@@ -131,8 +131,7 @@ def _build(cache: Cache, disk: Path, image: Image, sources: Sources, progress: P
             _guest_files(host, folder / "guest.new", tree, stage.left)
     with progress.stage("Pack xenvirtio's disk", limit=60) as stage:
         _pack(host, tree, disk, stage.left)
-    for old in sorted(folder.glob("*.raw"), key=lambda path: path.stat().st_mtime)[:-4]:
-        old.unlink()
+    prune.payloads(folder)
 
 
 def fetch_wheels(cache: Cache, release: debian.Release, sources: Sources, limit: float) -> Path:
@@ -153,14 +152,18 @@ def _copy_sources(host: Host, tree: Path, sources: Sources, packages: Path) -> N
     build = tree / _BUILD
     host.run(["mkdir", "-p", str(build)], limit=10, what="prepare the build", root=True)
     host.run(["rm", "-rf", str(build / "wheels")], limit=20, what="prepare the build", root=True)
-    host.run(["cp", "-r", str(packages), str(build / "wheels")], limit=60, what="copy Python packages", root=True)
+    host.run(
+        ["cp", "-r", str(packages), str(build / "wheels")], limit=60, what="copy Python packages", root=True
+    )
     keep = {str(path) for path in sources.files()}
     # Removed sources go; what compilers made from the others stays.
     stale = [
         str(path)
         for top in ("src/xenvirtio", "guest")
         for path in (build / top).rglob("*")
-        if path.is_file() and path.suffix in (".py", ".pxd", ".pyx") and str(path.relative_to(build)) not in keep
+        if path.is_file()
+        and path.suffix in (".py", ".pxd", ".pyx")
+        and str(path.relative_to(build)) not in keep
     ]
     if stale:
         host.run(["rm", "-f", "--", *stale], limit=20, what="remove old sources", root=True)
@@ -185,7 +188,14 @@ if ! cmp -s wheels/complete.json /{MOUNT}/.requirements; then
     /{MOUNT}/venv/bin/$install -r wheels/run.txt
     cp wheels/complete.json /{MOUNT}/.requirements
 fi
-rm -rf dist build/lib
+# What was compiled before stays for the next build, but never as a stale module in the wheel.
+cat pyproject.toml setup.py 2>/dev/null >settings.new || true
+cmp -s settings.new settings || rm -rf build
+mv settings.new settings
+[ ! -d build ] || find build -name '*.py' -delete
+rm -rf dist
+printf '[build_ext]\nparallel = %s\n' "$(nproc)" >parallel.cfg
+export DIST_EXTRA_CONFIG=$PWD/parallel.cfg
 build-venv/bin/pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir dist .
 /{MOUNT}/venv/bin/$install --no-deps --force-reinstall dist/xenvirtio-*.whl
 """
@@ -216,8 +226,10 @@ def _pack(host: Host, tree: Path, disk: Path, limit: float) -> None:
     part = disk.with_suffix(".new")
     part.unlink(missing_ok=True)
     host.run(
-        ["mksquashfs", str(tree / MOUNT), str(part), "-quiet", "-no-progress", "-noappend", "-all-root"]
-        + ["-noI", "-noD", "-noF", "-noX", "-no-xattrs"],
+        [
+            *("mksquashfs", str(tree / MOUNT), str(part), "-quiet", "-no-progress", "-noappend", "-all-root"),
+            *("-noI", "-noD", "-noF", "-noX", "-no-xattrs"),  # unpacking would cost dom0's emulated processor
+        ],
         limit=limit,
         what="pack xenvirtio's disk",
         root=True,
@@ -225,14 +237,21 @@ def _pack(host: Host, tree: Path, disk: Path, limit: float) -> None:
     if os.geteuid() != 0:
         host.run(["chown", str(os.getuid()), str(part)], limit=10, what="own xenvirtio's disk", root=True)
     if part.stat().st_size > DISK_BYTES:
-        raise LabError(f"the payload of {part.stat().st_size >> 20} MiB is larger than its disk of {DISK_BYTES >> 20}")
+        raise LabError(
+            f"the payload of {part.stat().st_size >> 20} MiB is larger than its disk of {DISK_BYTES >> 20}"
+        )
     with part.open("r+b") as file:
         file.truncate(DISK_BYTES)
     part.replace(disk)
 
 
 def _chroot(host: Host, tree: Path, script: str, limit: float, what: str) -> None:
-    environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"]
+    environment = [
+        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME=/root",
+        "LANG=C.UTF-8",
+        "CFLAGS=-g0",
+    ]
     host.run(
         ["chroot", str(tree), "/usr/bin/env", "-i", *environment, "sh", "-euc", script],
         limit=limit,

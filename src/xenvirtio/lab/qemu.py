@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BINARY = "qemu-system-x86_64"
-#: CPU models that run PV, PVH and HVM guests on Xen 4.17 and 4.20. For TCG: SMAP crashes a PV dom0, MONITOR panics
-#: Xen in mwait, RDTSCP intercepts are mis-reported by QEMU 7.2's SVM; the others are slow or not right either.
+#: CPU models that run PV, PVH and HVM guests on Xen 4.17 and 4.20. For TCG: SMAP crashes a PV dom0, MONITOR
+#: panics Xen in mwait, RDTSCP intercepts are mis-reported by QEMU 7.2's SVM; the others are slow or not
+#: right either.
 CPU_MODELS = {
     "tcg": "EPYC-v1,+svm,-monitor,-smap,-smep,-umip,-fsgsbase,-rdpid,-rdtscp",
     "kvm": "host,-monitor,-smap,-smep,-umip",
@@ -68,8 +69,8 @@ def dom0_arguments() -> str:
 def command(name: str, accelerator: str, shape: Shape, boot: str, restore: bool) -> list[str]:
     """The command line, for a process that runs in the lab's folder.
 
-    `boot` is the boot's log folder relative to it. With `restore` the machine continues from the snapshot; all else
-    must then be as it was when the snapshot was taken.
+    `boot` is the boot's log folder relative to it. With `restore` the machine continues from the snapshot;
+    all else must then be as it was when the snapshot was taken.
     """
     accel = ["-accel", "tcg,thread=multi"] if accelerator == "tcg" else ["-accel", accelerator]
     argv = [BINARY, "-name", f"xenvirtio-{name}", "-nodefaults", "-no-user-config", "-display", "none"]

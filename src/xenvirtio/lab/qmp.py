@@ -1,7 +1,7 @@
 """A small synchronous client for QEMU's machine protocol (docs/interop/qmp-spec.rst).
 
-The lab asks QEMU for three things in its life (save a snapshot, how are you, quit); the asyncio package `qemu.qmp`
-would bring an event loop into code that has none.
+The lab asks QEMU for three things in its life (save a snapshot, how are you, quit); the asyncio package
+`qemu.qmp` would bring an event loop into code that has none.
 """
 
 from __future__ import annotations
@@ -83,5 +83,3 @@ class Monitor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-

@@ -39,8 +39,8 @@ class Session:
     def __init__(self, folder: Path, limit: float) -> None:
         """Takes a free port and greets the agent.
 
-        Raises LabLost if the machine is not there, TimeLimit if the agent does not answer within `limit` seconds,
-        LabError if every port is taken.
+        Raises LabLost if the machine is not there, TimeLimit if the agent does not answer within `limit`
+        seconds, LabError if every port is taken.
         """
         self._lock, number = _take_port(folder)
         self._decoder = protocol.Decoder()
@@ -60,7 +60,9 @@ class Session:
     def _greet(self, limit: float) -> None:
         nonce = secrets.token_hex(8)
         # The leading delimiter ends a frame that a session before us may have left unfinished.
-        self._output += b"\xc0" + protocol.encode_json(Kind.HELLO, {"nonce": nonce, "version": protocol.VERSION})
+        self._output += b"\xc0" + protocol.encode_json(
+            Kind.HELLO, {"nonce": nonce, "version": protocol.VERSION}
+        )
         deadline = time.monotonic() + limit
         while True:
             for kind, body in self._exchange(deadline, "the agent in dom0 to answer"):
@@ -104,13 +106,15 @@ class Session:
     ) -> int:
         """Follows the command to its end; returns its exit status, 128 + n for signal n.
 
-        `stdin` is a descriptor of ours whose bytes go to the command; `on_wake` is called when `wake` is readable.
-        Raises LabLost if the machine goes away, TimeLimit after `timeout` seconds, LabError if the command could
-        not be started.
+        `stdin` is a descriptor of ours whose bytes go to the command; `on_wake` is called when `wake` is
+        readable. Raises LabLost if the machine goes away, TimeLimit after `timeout` seconds, LabError if
+        the command could not be started.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            extra = [fd for fd in (stdin if len(self._output) < _OUTPUT_HIGH else None, wake) if fd is not None]
+            extra = [
+                fd for fd in (stdin if len(self._output) < _OUTPUT_HIGH else None, wake) if fd is not None
+            ]
             ready: list[int] = []
             for kind, body in self._exchange(deadline, "the command to end", extra, ready):
                 if kind in (Kind.STDOUT, Kind.STDERR):
@@ -126,7 +130,11 @@ class Session:
                 on_wake()
 
     def _exchange(
-        self, deadline: float | None, waited_for: str, extra: Sequence[int] = (), ready: list[int] | None = None
+        self,
+        deadline: float | None,
+        waited_for: str,
+        extra: Sequence[int] = (),
+        ready: list[int] | None = None,
     ) -> list[tuple[Kind, bytes]]:
         """Waits until something moves; returns what came from the agent."""
         poll = select.poll()
@@ -151,7 +159,9 @@ class Session:
         except BlockingIOError:
             pass
         except OSError as error:
-            raise LabLost(f"the lab's machine went away ({error.strerror})", hint="xenvirtio lab log") from error
+            raise LabLost(
+                f"the lab's machine went away ({error.strerror})", hint="xenvirtio lab log"
+            ) from error
         return []
 
     def close(self) -> None:
@@ -188,5 +198,3 @@ def _status(how: dict[str, Any]) -> int:
     if "signal" in how:
         return 128 + int(how["signal"])
     return int(how["status"])
-
-

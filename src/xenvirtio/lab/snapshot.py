@@ -53,7 +53,7 @@ class Choice:
 def snapshot_key(image: Image, accelerator: str, shape: qemu.Shape, qemu_version: str) -> str:
     """What a snapshot depends on: it cannot be restored with any of these changed."""
     argv = qemu.command("any", accelerator, shape, "boot", restore=False)
-    facts = [image.key, image.kernel, accelerator, qemu_version, asdict(shape), argv]
+    facts = [image.key, image.made, accelerator, qemu_version, asdict(shape), argv]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
@@ -71,7 +71,9 @@ def copy(snapshot: Snapshot, target: Path) -> None:
     """A lab's own copy of the disk: shared blocks where the file system can, holes kept in any case."""
     part = target.with_name(f".{target.name}.new")
     Host(target.parent / "copy.log").run(
-        ["cp", "--reflink=auto", "--sparse=always", str(snapshot.disk), str(part)], limit=60, what="copy the snapshot"
+        ["cp", "--reflink=auto", "--sparse=always", str(snapshot.disk), str(part)],
+        limit=60,
+        what="copy the snapshot",
     )
     part.replace(target)
 
@@ -82,7 +84,9 @@ def _ensure(
     key = snapshot_key(image, accelerator, shape, version)
     snapshot = Snapshot(cache.snapshots / key, key, accelerator)
     if not (snapshot.folder / "snapshot.json").exists():
-        with locked(cache.snapshots / f"{key}.lock", "the snapshot of the booted dom0", limit=BOOT_LIMIT + 60):
+        with locked(
+            cache.snapshots / f"{key}.lock", "the snapshot of the booted dom0", limit=BOOT_LIMIT + 60
+        ):
             if not (snapshot.folder / "snapshot.json").exists():
                 _make(snapshot, image, shape, progress)
     return snapshot
@@ -119,7 +123,9 @@ def _make(snapshot: Snapshot, image: Image, shape: qemu.Shape, progress: Progres
                 monitor.human(f"savevm {qemu.SNAPSHOT}", limit=stage.left)
         finally:
             machine.stop(running)
-        (folder / "snapshot.json").write_text(json.dumps({"accelerator": snapshot.accelerator, "image": image.key}))
+        (folder / "snapshot.json").write_text(
+            json.dumps({"accelerator": snapshot.accelerator, "image": image.key})
+        )
 
 
 def _choose(cache: Cache, image: Image, shape: qemu.Shape, version: str, progress: Progress) -> Choice:
@@ -134,7 +140,9 @@ def _choose(cache: Cache, image: Image, shape: qemu.Shape, version: str, progres
     progress.note(f"Accelerator: {choice.accelerator} ({choice.reason})")
     path = _choice_path(cache, image, version)
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**asdict(choice), "qemu": version, "tried": time.strftime("%F %T")}, indent=1))
+    path.write_text(
+        json.dumps({**asdict(choice), "qemu": version, "tried": time.strftime("%F %T")}, indent=1)
+    )
     return choice
 
 
@@ -153,5 +161,3 @@ def _choice_path(cache: Cache, image: Image, version: str) -> Path:
 
 def _short(error: XenvirtioError) -> str:
     return error.message.partition("\n")[0][:200]
-
-

@@ -1,7 +1,7 @@
 """Unix sockets in folders of any depth.
 
-A socket's path is limited to 107 bytes (unix(7)), a cache folder's is not: the way goes through an open descriptor of
-the folder. QEMU, on its side, is started in the folder and given relative names.
+A socket's path is limited to 107 bytes (unix(7)), a cache folder's is not: the way goes through an open
+descriptor of the folder. QEMU, on its side, is started in the folder and given relative names.
 """
 
 from __future__ import annotations
@@ -27,5 +27,7 @@ def connect(folder: Path, name: str) -> socket.socket:
             os.close(fd)
     except OSError as error:
         end.close()
-        raise LabLost(f"the lab's machine is not there ({name}: {error.strerror})", hint="xenvirtio lab up") from error
+        raise LabLost(
+            f"the lab's machine is not there ({name}: {error.strerror})", hint="xenvirtio lab up"
+        ) from error
     return end

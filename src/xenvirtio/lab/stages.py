@@ -5,8 +5,9 @@
         …
         stage.check()        # raises TimeLimit when the limit has passed
 
-A stage that fails reports itself and lets the error through; what the error is about, and the next command, are the
-error's own `message` and `hint`. `Lines` writes plain lines, `Live` draws on a terminal; `progress_for` chooses.
+A stage that fails reports itself and lets the error through; what the error is about, and the next command,
+are the error's own `message` and `hint`. `Lines` writes plain lines, `Live` draws on a terminal;
+`progress_for` chooses.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console
+from rich.markup import escape
 from rich.status import Status
 
 from xenvirtio.errors import TimeLimit, XenvirtioError
@@ -63,11 +65,11 @@ class Listener(Protocol):
 
 
 class Progress:
-    """Runs stages and reports nothing: the base of the ones that do. Stages may overlap, from several threads."""
+    """Runs stages and reports nothing: the base of those that do. Stages may overlap, in several threads."""
 
     @contextmanager
     def stage(self, name: str, limit: float) -> Iterator[Stage]:
-        """One step; `limit` in seconds. The body uses `stage.left` for its waits and `stage.check()` between them."""
+        """One step; `limit` in seconds. Its waits use `stage.left`, with `stage.check()` between them."""
         stage = Stage(name, limit, self.said)
         self.begun(stage)
         try:
@@ -97,7 +99,9 @@ class Lines(Progress):
     """One line when a stage ends, and one when it starts; for logs and pipes."""
 
     def __init__(self, file: TextIO) -> None:
-        self._console = Console(file=file, highlight=False, soft_wrap=True, no_color=True, force_terminal=False)
+        self._console = Console(
+            file=file, highlight=False, soft_wrap=True, no_color=True, force_terminal=False
+        )
         self._lock = threading.Lock()
 
     def _line(self, text: str) -> None:
@@ -140,10 +144,10 @@ class Live(Progress):
             self._draw()
 
     def done(self, stage: Stage) -> None:
-        self._end(stage, f"[green]✓[/] {stage.name} [dim]{stage.seconds:.1f} s[/]")
+        self._end(stage, f"[green]✓[/] {escape(stage.name)} [dim]{stage.seconds:.1f} s[/]")
 
     def failed(self, stage: Stage, error: BaseException) -> None:
-        self._end(stage, f"[red]✗[/] {stage.name} [dim]{stage.seconds:.1f} s[/]")
+        self._end(stage, f"[red]✗[/] {escape(f'{stage.name}: {_why(error)}')} [dim]{stage.seconds:.1f} s[/]")
 
     def _end(self, stage: Stage, line: str) -> None:
         with self._lock:
@@ -157,7 +161,8 @@ class Live(Progress):
                 self._status.stop()
                 self._status = None
             return
-        text = "; ".join(f"{s.name}: {detail}" if detail else s.name for s, detail in self._running.items())
+        running = self._running.items()
+        text = escape("; ".join(f"{s.name}: {detail}" if detail else s.name for s, detail in running))
         if self._status is None:
             self._status = Status(text, console=self._console)
             self._status.start()

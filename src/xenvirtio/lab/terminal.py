@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 
 def interact(session: Session, argv: Sequence[str]) -> int:
-    """Runs a command on a terminal in dom0 that mirrors ours; returns its status. Raises UsageError without one."""
+    """Runs a command on a terminal in dom0 that mirrors ours; returns its status. UsageError without one."""
     if not (os.isatty(0) and os.isatty(1)):
-        raise UsageError("this needs a terminal", hint="for a command without one: xenvirtio lab run -- COMMAND")
+        raise UsageError(
+            "this needs a terminal", hint="for a command without one: xenvirtio lab run -- COMMAND"
+        )
     columns, rows = os.get_terminal_size(0)
     session.start(argv, {}, "/root", Terminal(rows, columns, os.environ.get("TERM", "linux")))
 

@@ -34,7 +34,9 @@ def requirements(pyproject: Path) -> Requirements:
     """From the project's pyproject.toml; building needs the wheel package besides."""
     with pyproject.open("rb") as file:
         project = tomllib.load(file)
-    return Requirements((*project["build-system"]["requires"], "wheel"), tuple(project["project"]["dependencies"]))
+    return Requirements(
+        (*project["build-system"]["requires"], "wheel"), tuple(project["project"]["dependencies"])
+    )
 
 
 def download(host: Host, release: Release, wanted: list[str], folder: Path, limit: float) -> None:
@@ -42,12 +44,25 @@ def download(host: Host, release: Release, wanted: list[str], folder: Path, limi
     folder.mkdir(parents=True, exist_ok=True)
     version = release.python
     abi = "cp" + version.replace(".", "")
-    platforms = ["manylinux_2_36_x86_64", "manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64"]
+    # pip takes the tags as they are given: each glibc up to bookworm's 2.36 (PEP 600), and the older names
+    platforms = [f"manylinux_2_{minor}_x86_64" for minor in range(36, 4, -1)]
+    platforms += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64"]
     host.run(
-        [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
-        + ["--only-binary=:all:", "--implementation=cp", f"--python-version={version}"]
-        + [f"--abi={abi}", "--abi=abi3", "--abi=none", *(f"--platform={p}" for p in platforms), "--platform=any"]
-        + [f"--dest={folder}", *wanted],
+        [
+            *(
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-input",
+            ),
+            *("--only-binary=:all:", "--implementation=cp", f"--python-version={version}"),
+            *(f"--abi={abi}", "--abi=abi3", "--abi=none"),
+            *(f"--platform={platform}" for platform in (*platforms, "any")),
+            *(f"--dest={folder}", *wanted),
+        ],
         limit=limit,
         what="download Python packages",
     )

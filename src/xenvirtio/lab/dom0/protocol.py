@@ -1,7 +1,7 @@
 r"""How the lab and the agent in dom0 talk: frames over a virtio-serial port.
 
-A frame is one type byte and a body, with the delimiter escaped out of both (as SLIP does, RFC 1055), so that a peer
-which starts in the middle of a dead session's bytes finds its feet at the next delimiter:
+A frame is one type byte and a body, with the delimiter escaped out of both (as SLIP does, RFC 1055), so
+that a peer which starts in the middle of a dead session's bytes finds its feet at the next delimiter:
 
     frame  = escaped(type body) 0xC0
     0xC0 → 0xDB 0xDC        0xDB → 0xDB 0xDD
@@ -31,7 +31,8 @@ VERSION = 1
 PORTS = 16
 #: name of a port as dom0 sees it below /dev/virtio-ports
 PORT_NAME = "xenvirtio.agent.{}"
-#: bytes of a data frame's body before escaping; one virtio-serial write is at most 32 KiB (Linux virtio_console)
+#: bytes of a data frame's body before escaping; one virtio-serial write is at most 32 KiB (Linux
+#: virtio_console)
 CHUNK = 16384
 #: bytes of a frame that either side accepts; anything longer is not from our peer
 FRAME_MAX = 4 << 20
@@ -80,7 +81,7 @@ def decode_json(body: bytes) -> dict[str, Any]:
 
 
 class Decoder:
-    """Turns bytes, cut anywhere, into frames. Damaged frames are dropped, as after a peer that died in one."""
+    """Turns bytes, cut anywhere, into frames; drops damaged ones, as after a peer that died in one."""
 
     def __init__(self) -> None:
         self._rest = bytearray()

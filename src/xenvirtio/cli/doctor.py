@@ -1,0 +1,38 @@
+"""xenvirtio doctor: whether this machine has what is needed."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from xenvirtio.cli.app import command_app
+
+app = command_app()
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine, and name the package for each missing thing.
+
+    Exit status 0: the lab can run here. On a Xen dom0, what the daemon needs is checked too.
+    """
+    import os
+
+    from xenvirtio.lab.doctor import examine, install_line
+    from xenvirtio.lab.paths import Cache
+
+    findings = examine(Cache.of(os.environ))
+    marks = {True: "ok", False: "MISSING"}
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        mark = marks[finding.ok] if finding.ok or finding.required else "note"
+        print(f"{mark:7}  {finding.name:{width}}  {finding.detail}")
+        if not finding.ok and finding.hint:
+            print(f"{'':7}  {'':{width}}  → {finding.hint}")
+    line = install_line(findings)
+    if line:
+        print(f"xenvirtio: some packages are missing\n  try: {line}", file=sys.stderr)
+    if not all(finding.ok for finding in findings if finding.required):
+        raise typer.Exit(1)
+    print("The lab can run here.")

@@ -16,7 +16,7 @@ cdef class ForeignMemory(GuestMemory):
     cdef readonly unsigned int domid
     cdef readonly bint cached
     cdef Py_ssize_t _bucket_pages, _buckets_max
-    cdef object _buckets
+    cdef object _buckets, _live
 
     cpdef object map(self, uint64_t address, uint64_t length, bint writable=*)
     cpdef int begin(self, Segments batch, Py_ssize_t first=*) except -1

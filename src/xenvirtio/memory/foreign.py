@@ -67,6 +67,7 @@ class ForeignMemory(GuestMemory):
         self._bucket_pages = bucket_pages
         self._buckets_max = buckets
         self._buckets: OrderedDict[int, _Frames] = OrderedDict()
+        self._live: set[_Frames] = set()
 
     def map(self, address: int, length: int, writable: bool = True) -> Mapping:
         offset = address % PAGE_SIZE
@@ -86,10 +87,12 @@ class ForeignMemory(GuestMemory):
         return Mapping(held.mapped[0][0] + offset, length, partial(self._unmap, held))
 
     def begin(self, batch: Segments, first: int = 0) -> int:
-        if batch.staging is None or first == 0:
+        if batch.staging is None:
             batch.staging = []
         users = batch.staging
         assert isinstance(users, list)
+        if first == 0:  # chains that were dropped without being given back
+            self._release_all(users, len(users))
         limit = self._bucket_pages * self._buckets_max
         shared = None if self.cached else self._map_batch(batch, first, limit)
         for i in range(first, batch.count):
@@ -113,9 +116,7 @@ class ForeignMemory(GuestMemory):
             count = batch.count
         users = batch.staging
         if isinstance(users, list):
-            for held in users[:count]:
-                self._release(held)
-            del users[:count]
+            self._release_all(users, count)
         return 0
 
     def fetch(self, address: int, length: int, destination: int) -> bool:
@@ -147,7 +148,10 @@ class ForeignMemory(GuestMemory):
         self._buckets.clear()
 
     def close(self) -> None:
+        """Unmap everything but Mappings, also what batches use: they are of no use then."""
         self.invalidate()
+        for held in list(self._live):
+            self._unmap(held)
 
     def _reach(
         self, batch: Segments, i: int, held: list[_Frames], shared: _Frames | None, limit: int
@@ -231,6 +235,7 @@ class ForeignMemory(GuestMemory):
     def _map_frames(self, frames: Sequence[int]) -> _Frames:
         held = _Frames()
         held.kept = self.cached
+        self._live.add(held)
         self._try(held, frames)
         return held
 
@@ -256,6 +261,11 @@ class ForeignMemory(GuestMemory):
             held.pages[frames[k]] = address + k * PAGE_SIZE
         return errors
 
+    def _release_all(self, users: list[list[_Frames]], count: int) -> None:
+        for held in users[:count]:
+            self._release(held)
+        del users[:count]
+
     def _release(self, held: list[_Frames]) -> None:
         for frames in held:
             frames.users -= 1
@@ -269,6 +279,7 @@ class ForeignMemory(GuestMemory):
             self.counters.hypercalls += 1
         held.mapped.clear()
         held.pages.clear()
+        self._live.discard(held)
 
 
 def _pages(batch: Segments, i: int) -> int:

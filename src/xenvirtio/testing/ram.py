@@ -60,7 +60,8 @@ class GuestRam:
         """Map the pages with these numbers again, next to each other; None is a hole that must not be touched.
         Returns the first one's local address."""
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        address = self._map(None, len(pages) * PAGE_SIZE, -1, 0, _PROT_NONE)
+        # one more page that nobody may touch: no view is the neighbour of another, overruns do not pass unseen
+        address = self._map(None, (len(pages) + 1) * PAGE_SIZE, -1, 0, _PROT_NONE)
         for position, page in enumerate(pages):
             if page is not None:
                 at = address + position * PAGE_SIZE
@@ -69,7 +70,7 @@ class GuestRam:
 
     def unsee(self, address: int, pages: int) -> None:
         """Undo `see`."""
-        self._libc.munmap(address, pages * PAGE_SIZE)
+        self._libc.munmap(address, (pages + 1) * PAGE_SIZE)
 
     def place(self, length: int, align: int = 16) -> int:
         """An unused place of `length` bytes, a multiple of `align` bytes from the start. Raises MemoryError."""

@@ -1,0 +1,206 @@
+"""Guest memory by foreign mapping: a bounded cache that honours every page's own error."""
+
+from __future__ import annotations
+
+import pytest
+
+from xenvirtio.errors import MemoryViolation
+from xenvirtio.memory import faults
+from xenvirtio.memory.foreign import ForeignMemory
+from xenvirtio.memory.local import LocalMemory
+from xenvirtio.spec import virtio
+from xenvirtio.testing.guest import ForeignGuest
+from xenvirtio.testing.pair import Pair
+
+
+def round_trip(pair: Pair, data: bytes = b"data" * 3000) -> None:
+    pair.driver.add([data], [len(data)])
+    pair.driver.kick()
+    assert pair.take() == 1
+    assert pair.batch.fault[0] == 0
+    assert pair.read(0) == data
+    pair.write(0, data)
+    pair.give()
+    assert pair.driver.used()[0].data == [data]
+
+
+def test_frames_stay_mapped_from_one_batch_to_the_next() -> None:
+    guest = ForeignGuest()
+    with Pair(guest=guest) as pair:
+        round_trip(pair)
+        calls = guest.mapper.calls
+        for _ in range(5):
+            round_trip(pair)
+        assert guest.mapper.calls == calls
+
+
+def test_uncached_nothing_stays_mapped_after_the_batch() -> None:
+    """HOSTILE: PVH over XenBus in foreign mode: not cached."""
+    guest = ForeignGuest()
+    with Pair(guest=guest, memory=guest.memory(cached=False)) as pair:
+        rings = dict(guest.mapper.mapped)
+        round_trip(pair)
+        assert guest.mapper.mapped == rings
+        for _ in range(4):
+            pair.driver.add([b"x" * 5000], [10], indirect=True)
+        pair.driver.kick()
+        calls = guest.mapper.calls
+        assert pair.take() == 4
+        assert guest.mapper.calls == calls + 4 + 1  # four tables, then all buffers in one
+        pair.queue.give_some(pair.batch, 3)
+        assert len(guest.mapper.mapped) == len(rings) + 1
+        pair.give()
+        assert guest.mapper.mapped == rings
+
+
+def test_a_buffer_over_buckets_becomes_several_iovecs() -> None:
+    guest = ForeignGuest(256)
+    with Pair(guest=guest, memory=ForeignMemory(guest.mapper, guest.domid, bucket_pages=4)) as pair:
+        place = guest.ram.place(20 * 4096, 4096)
+        guest.ram.write(place, bytes(range(256)) * 320)
+        pair.driver.write_descriptor(0, guest.share(place, 1, False) + 5, 19 * 4096)
+        pair.driver.put_avail(0)
+        pair.driver.kick()
+        pair.take()
+        assert 5 <= pair.batch.iov_read[0] <= 6
+        assert pair.read(0) == (bytes(range(256)) * 320)[5 : 5 + 19 * 4096]
+
+
+def test_the_cache_is_bounded_and_the_oldest_goes_first() -> None:
+    guest = ForeignGuest(256)
+    memory = ForeignMemory(guest.mapper, guest.domid, bucket_pages=4, buckets=3)
+    with guest:
+        local = LocalMemory(4096)
+        for bucket in (0, 1, 2, 0, 3):
+            assert memory.fetch((guest.base + 4 * bucket) << 12, 16, local.address)
+        calls = guest.mapper.calls
+        assert len(guest.mapper.mapped) == 3
+        for bucket in (0, 2, 3):
+            assert memory.fetch((guest.base + 4 * bucket) << 12, 16, local.address)
+        assert guest.mapper.calls == calls
+        assert memory.fetch((guest.base + 4) << 12, 16, local.address)
+        assert guest.mapper.calls == calls + 1
+        memory.close()
+        assert not guest.mapper.mapped
+        assert memory.counters.frames_mapped == memory.counters.frames_unmapped == 20
+
+
+def test_what_a_batch_uses_is_not_unmapped() -> None:
+    guest = ForeignGuest(256)
+    memory = ForeignMemory(guest.mapper, guest.domid, bucket_pages=1, buckets=12)
+    with Pair(guest=guest, memory=memory) as pair:
+        for k in range(8):
+            pair.driver.add([bytes([k]) * 4096], align=4096)
+        pair.driver.kick()
+        assert pair.take(5) == 5
+        memory.invalidate()
+        assert pair.take() == 3
+        assert [pair.read(k) for k in range(8)] == [bytes([k]) * 4096 for k in range(8)]
+        pair.give()
+        memory.invalidate()
+        assert len(guest.mapper.mapped) == 3  # the rings
+        assert len(pair.driver.used()) == 8
+
+
+def test_a_full_cache_leaves_chains_in_the_ring() -> None:
+    guest = ForeignGuest(256)
+    memory = ForeignMemory(guest.mapper, guest.domid, bucket_pages=1, buckets=6)
+    with Pair(guest=guest, memory=memory) as pair:
+        for k in range(4):
+            pair.driver.add([bytes([k]) * 8192], align=4096)
+        pair.driver.kick()
+        assert pair.take() == 3
+        pair.queue.give_some(pair.batch, 1)
+        assert pair.take() == 1
+        assert pair.read(2) == b"\3" * 8192
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cached", "uncached"])
+def test_a_chain_larger_than_the_cache_is_a_fault_of_its_own(cached: bool) -> None:
+    guest = ForeignGuest(256)
+    memory = ForeignMemory(guest.mapper, guest.domid, cached=cached, bucket_pages=2, buckets=8)
+    with Pair(guest=guest, memory=memory) as pair:
+        pair.driver.write_descriptor(9, guest.base << 12, 0xFFFFFFFF)
+        pair.driver.put_avail(9)
+        pair.driver.add([b"fine"])
+        pair.driver.kick()
+        assert pair.take() == 2
+        assert list(pair.batch.fault)[:2] == [faults.SIZE, 0]
+        assert pair.read(1) == b"fine"
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cached", "uncached"])
+def test_a_frame_that_is_not_the_guests_fails_its_chain_only(cached: bool) -> None:
+    guest = ForeignGuest(256)
+    with Pair(guest=guest, memory=guest.memory(cached)) as pair:
+        hole = guest.ram.place(3 * 4096, 4096)
+        guest.mapper.holes.add(guest.base + hole // 4096 + 1)
+        pair.driver.write_descriptor(9, guest.share(hole, 1, False), 3 * 4096, virtio.DESC_F_NEXT, 10)
+        pair.driver.write_descriptor(10, guest.share(hole, 1, True) + 77, 1, virtio.DESC_F_WRITE)
+        pair.driver.put_avail(9)
+        pair.driver.add([b"fine"])
+        pair.driver.kick()
+        assert pair.take() == 2
+        assert list(pair.batch.fault)[:2] == [faults.MEMORY, 0]
+        assert not pair.batch.gather(0, 0, LocalMemory(4 * 4096).address, 3 * 4096)
+        assert pair.batch.gather(0, 0, LocalMemory(4096).address, 4096)
+        assert pair.read(1) == b"fine"
+        assert pair.write(0, b"\1")  # the status can still be told
+        pair.queue.give_some(pair.batch, 2)
+        assert guest.ram.read(hole + 77, 1) == b"\1"
+
+
+def test_a_hole_is_tried_again_when_it_is_asked_for() -> None:
+    guest = ForeignGuest(256)
+    memory = guest.memory()
+    with guest:
+        guest.mapper.holes.add(guest.base + 2)
+        local = LocalMemory(3 * 4096)
+        assert not memory.fetch((guest.base + 2) << 12, 16, local.address)
+        mapped = len(guest.mapper.mapped)
+        for _ in range(5):
+            assert not memory.fetch((guest.base + 2) << 12, 16, local.address)
+        assert len(guest.mapper.mapped) == mapped
+        guest.mapper.holes.clear()
+        guest.ram.write(4096, b"a" * 4096 + b"b" * 4096 + b"c" * 4096)
+        assert memory.fetch((guest.base + 1) << 12, 3 * 4096, local.address)
+        assert local.read(0, 3 * 4096) == b"a" * 4096 + b"b" * 4096 + b"c" * 4096
+        memory.close()
+        assert not guest.mapper.mapped
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cached", "uncached"])
+def test_frames_of_nobody_are_faults_wherever_they_are(cached: bool) -> None:
+    guest = ForeignGuest(64)
+    with Pair(guest=guest, memory=guest.memory(cached)) as pair:
+        for k, address in enumerate([0, (guest.base << 12) - 8, (1 << 64) - 4096]):
+            pair.driver.write_descriptor(k, address, 16)
+            pair.driver.put_avail(k)
+        pair.driver.kick()
+        assert pair.take() == 3
+        assert list(pair.batch.fault)[:3] == [faults.MEMORY] * 3
+        pair.queue.give(pair.batch)
+
+
+def test_rings_need_every_page() -> None:
+    guest = ForeignGuest(64)
+    with guest:
+        memory = guest.memory()
+        guest.mapper.holes.add(guest.base + 1)
+        with pytest.raises(MemoryViolation, match="frame 0x40001"):
+            memory.map(guest.base << 12, 3 * 4096)
+        assert not guest.mapper.mapped
+        with pytest.raises(MemoryViolation):
+            memory.map(guest.base << 12, 0)
+
+
+@pytest.mark.parametrize("cached", [True, False], ids=["cached", "uncached"])
+def test_closing_unmaps_also_what_was_never_given_back(cached: bool) -> None:
+    guest = ForeignGuest()
+    with Pair(guest=guest, memory=guest.memory(cached)) as pair:
+        pair.driver.add([b"x"])
+        pair.driver.kick()
+        pair.take()
+        pair.queue.close()
+        pair.memory.close()
+        assert not guest.mapper.mapped

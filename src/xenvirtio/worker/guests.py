@@ -186,6 +186,7 @@ class ServedGuest:
             view.remove(f"{base}/{xenbus.KEY_ERROR}")
         if state is XenbusState.INIT_WAIT and device.settings is not None:
             view.write(f"{base}/{xenbus.KEY_VERSION}", str(xenbus.VERSION))
+            view.write(f"{base}/{xenbus.KEY_QUEUE_EVENT_CHANNELS}", "1")
             view.write(f"{base}/{xenbus.KEY_MEMORY_ACCESS}", " ".join(device.settings.access))
         if now != str(state.value):
             view.write(f"{base}/state", str(state.value))

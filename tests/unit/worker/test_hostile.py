@@ -133,6 +133,7 @@ def test_status_bits_are_added_never_taken_away(guests: Guests) -> None:
     before = guests.front.status
     assert guests.front.set_status(virtio.STATUS_ACKNOWLEDGE) is Result.INVALID
     assert guests.front.set_status(0x1_0000 | before) is Result.INVALID
+    assert guests.front.set_status(0x10 | before) is Result.INVALID
     assert guests.front.set_status(before | NEEDS_RESET) is Result.INVALID
     assert guests.front.status == before
     assert guests.front.set_status(0) is Result.OK
@@ -207,6 +208,33 @@ def test_a_queue_may_have_a_port_of_its_own(guests: Guests) -> None:
     assert used.data == [b"own"]
     front.disconnect()
     front.channels.unbind(port)
+
+
+def test_a_kick_before_driver_ok_is_not_lost(guests: Guests) -> None:
+    front = guests.front
+    front.connect()
+    front.negotiate()
+    port = front.channels.offer(0)
+    drivers = [front.add_queue(0, 16), front.add_queue(1, 16, port=port)]
+    for driver in drivers:
+        driver.add([b"early"], [5])
+        driver.kick()
+    front.notify(port)
+    guests.turn(20)
+    assert [driver.used_idx for driver in drivers] == [0, 0]
+    front.drive()
+    for driver in drivers:
+        (used,) = front.wait_used(driver)
+        assert used.data == [b"early"]
+
+
+def test_a_reset_shows_the_configuration_as_it_is_then(guests: Guests) -> None:
+    guests.ready()
+    (device,) = guests.backend.workers[5].worker.hosted
+    assert isinstance(device.device, EchoDevice)
+    device.device.space[:] = b"original"
+    assert guests.front.set_status(0) is Result.OK
+    assert guests.front.config() == b"original"
 
 
 def test_the_device_s_own_part_of_the_page_is_never_believed(guests: Guests) -> None:

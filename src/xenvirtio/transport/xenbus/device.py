@@ -47,6 +47,14 @@ logger = logging.getLogger(__name__)
 #: bits that the transport offers for every device
 REQUIRED_FEATURES = virtio.F_VERSION_1 | virtio.F_ACCESS_PLATFORM
 TRANSPORT_FEATURES = REQUIRED_FEATURES | virtio.F_INDIRECT_DESC | virtio.F_EVENT_IDX
+#: status bits that a driver may set
+SETTABLE = (
+    virtio.STATUS_ACKNOWLEDGE
+    | virtio.STATUS_DRIVER
+    | virtio.STATUS_DRIVER_OK
+    | virtio.STATUS_FEATURES_OK
+    | virtio.STATUS_FAILED
+)
 #: status bits after which only a reset helps
 STOPPED = virtio.STATUS_DEVICE_NEEDS_RESET | virtio.STATUS_FAILED
 
@@ -83,9 +91,9 @@ class XenbusDevice:
 
     def start(self) -> None:
         """A new connection: fills the page."""
+        self._page.clear()
         self._page.publish(self._device.device_id, self._device.queue_count, self._offered)
-        self._page.set_config(self._config())
-        self._saved = replace(self._saved, generation=self._page.generation)
+        self._show_config()
         self._save(self._saved)
 
     def resume(self) -> None:
@@ -96,7 +104,7 @@ class XenbusDevice:
         saved = self._saved
         self._page.publish(self._device.device_id, self._device.queue_count, self._offered)
         self._page.continue_generation(saved.generation)
-        self._page.set_config(self._config())
+        self._show_config()
         for queue in saved.queues:
             self._open_queue(queue, resume=True)
         self._page.set_status(saved.status)
@@ -133,9 +141,11 @@ class XenbusDevice:
 
     def event(self) -> bool:
         """The frontend's event on the device's port: a command, a kick, or nothing; True if there was any."""
+        before = self._active
         busy = self._command()
+        started = self._active and not before  # kicks may have come before DRIVER_OK
         for index in list(self._queues):
-            if index not in self._ports:
+            if started or index not in self._ports:
                 busy |= self._kick(index)
         return busy
 
@@ -177,10 +187,13 @@ class XenbusDevice:
         return self._device.config()[:DEV_CONFIG_MAX]
 
     def _config_changed(self) -> None:
-        self._page.set_config(self._config())
-        self._saved = replace(self._saved, generation=self._page.generation)
+        self._show_config()
         self._save(self._saved)
         self._line.notify()
+
+    def _show_config(self) -> None:
+        self._page.set_config(self._config())
+        self._saved = replace(self._saved, generation=self._page.generation)
 
     def _interrupt(self, index: int) -> None:
         port = self._ports.get(index)
@@ -252,15 +265,13 @@ class XenbusDevice:
         if new == 0:
             self._stop()
             self._saved = replace(self._saved, status=0, features=0)
+            self._show_config()  # as at the start
             return Result.OK
-        if new & ~0xFF or old & ~new & ~virtio.STATUS_DEVICE_NEEDS_RESET:
-            return Result.INVALID  # bits are never cleared but by a reset
-        new |= old & virtio.STATUS_DEVICE_NEEDS_RESET
         if old & STOPPED:
             return Result.STATE
+        if new & ~SETTABLE or old & ~new:
+            return Result.INVALID  # bits are never cleared but by a reset; NEEDS_RESET is the device's
         added = new & ~old
-        if added & virtio.STATUS_DEVICE_NEEDS_RESET:
-            return Result.INVALID  # the device's bit
         if added & virtio.STATUS_FAILED:
             self._stop()
             self._saved = replace(self._saved, status=new)
@@ -337,8 +348,7 @@ class XenbusDevice:
             return Result.INVALID
         if not self._device.write_config(request.offset, request.data[:length]):
             return Result.INVALID
-        self._page.set_config(self._config())
-        self._saved = replace(self._saved, generation=self._page.generation)
+        self._show_config()
         return Result.OK
 
 

@@ -50,10 +50,13 @@ class DevicePage:
         self._config = (ctypes.c_ubyte * xenbus.DEV_CONFIG_MAX)()
         self._generation = 0
 
+    def clear(self) -> None:
+        """Zeroes the device's part, for a new connection."""
+        raw.fill(self._address, 0, xenbus.DRV_CMD_SEQ)
+
     def publish(self, device_id: int, queues: int, features: int) -> None:
-        """Fills the device's part but for the configuration; DEV_MAGIC comes last."""
+        """Writes what does not change while connected; DEV_MAGIC comes last."""
         store = self._store32
-        raw.fill(self._address, 0, xenbus.DEV_CONFIG)
         store(xenbus.DEV_VERSION, xenbus.VERSION)
         store(xenbus.DEV_DEVICE_ID, device_id)
         store(xenbus.DEV_VENDOR_ID, xenbus.VENDOR_ID)

@@ -13,12 +13,13 @@ import sys
 from importlib.machinery import SOURCE_SUFFIXES, FileFinder, ModuleSpec, SourceFileLoader
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
+
+    import pytest
 
 settings.register_profile("unit", deadline=None, derandomize=False, print_blob=True)
 settings.load_profile("unit")
@@ -43,7 +44,9 @@ class OnlySources:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--interpreted", action="store_true", help="run xenvirtio uncompiled, from its .py files")
+    parser.addoption(
+        "--interpreted", action="store_true", help="run xenvirtio uncompiled, from its .py files"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

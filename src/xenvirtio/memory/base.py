@@ -42,10 +42,12 @@ class Mapping:
 
 
 class MemoryCounters:
-    """What the way to guest memory did: grant copies and their bytes, pages mapped and unmapped, calls of Xen."""
+    """What it took: grant copies, their bytes, pages mapped and unmapped, calls of Xen."""
 
     def __init__(self) -> None:
-        self.grants_copied = self.bytes_copied = self.frames_mapped = self.frames_unmapped = self.hypercalls = 0
+        self.grants_copied = self.bytes_copied = self.frames_mapped = self.frames_unmapped = (
+            self.hypercalls
+        ) = 0
 
     def as_dict(self) -> dict[str, int]:
         return {
@@ -70,19 +72,19 @@ class GuestMemory:
     def begin(self, batch: Segments, first: int = 0) -> int:
         """Make the chains from row `first` on reachable: fill their iovecs; what the device reads is there.
 
-        A chain that cannot be reached gets a fault, the rest goes on. Where there is no room for all of them
-        the batch is cut: the chains from there on are to be taken again after others were given back.
+        A chain that cannot be reached gets a fault, the rest goes on. Where there is no room for all of
+        them the batch is cut: the chains from there on are to be taken again after others were given back.
         Raises MemoryViolation for an address that no driver may use.
         """
         raise NotImplementedError
 
     def finish(self, batch: Segments, count: int = -1) -> int:
-        """Bring what the device wrote into the first `count` chains (default: all) to the guest, and let go of
-        them. A chain for which that fails gets a fault."""
+        """Bring what the device wrote into the first `count` chains (default: all) to the guest, and let go
+        of them. A chain for which that fails gets a fault."""
         raise NotImplementedError
 
     def fetch(self, address: int, length: int, destination: int) -> bool:
-        """Copy `length` bytes at the guest's `address` to a local address; False if they cannot be reached."""
+        """Copy `length` bytes at the guest's `address` to a local one; False if they cannot be reached."""
         raise NotImplementedError
 
     def fetch_tables(self, batch: Segments, first: int, destination: int) -> int:

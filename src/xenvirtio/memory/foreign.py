@@ -1,9 +1,9 @@
 # cython: language_level=3, annotation_typing=False
-"""Guest memory by foreign mapping: address = frame<<12 | offset (machine frames of a PV guest, else guest frames).
+"""Guest memory by foreign mapping: address = frame<<12 | offset (PV: machine frames, else guest frames).
 
-Mapping costs a call of Xen, so frames are mapped in aligned buckets that stay, least recently used ones going
-first. Neighbours in a bucket may not be the guest's: each page has its own error, a page with one is a hole, and
-a hole is tried again when it is asked for. What lies apart for us becomes several iovecs.
+Mapping costs a call of Xen, so frames are mapped in aligned buckets that stay, least recently used ones
+going first. Neighbours in a bucket may not be the guest's: each page has its own error, a page with one is a
+hole, and a hole is tried again when it is asked for. What lies apart for us becomes several iovecs.
 
 Keep mappings only where the guest's frames cannot change below them: machine frames (a mapping pins the
 page), or a guest whose invalidations reach us (`invalidate`). Elsewhere `cached=False` maps for each batch.
@@ -58,8 +58,8 @@ class ForeignMemory(GuestMemory):
         bucket_pages: int = 64,
         buckets: int = 1024,
     ) -> None:
-        """At most `buckets` of `bucket_pages` each are mapped beside the rings (by default 256 MiB). The mapper
-        stays the caller's."""
+        """At most `buckets` of `bucket_pages` each are mapped beside the rings (by default 256 MiB). The
+        mapper stays the caller's."""
         super().__init__()
         self.mapper = mapper
         self.domid = domid
@@ -140,7 +140,7 @@ class ForeignMemory(GuestMemory):
             self._release(held)
 
     def invalidate(self) -> None:
-        """The guest's frames changed: drop every mapping, those in use as soon as their chains are given back."""
+        """The guest's frames changed: drop every mapping, those in use when their chains are given back."""
         for held in self._buckets.values():
             held.kept = False
             if held.users == 0:

@@ -36,7 +36,9 @@ FAULT_MEMORY = faults.MEMORY
 FAULT_TABLE = faults.TABLE
 FAULT_SIZE = faults.SIZE
 NO_STATUS = faults.NO_STATUS
-MIRRORED = 512  # bytes: a segment at least as long keeps its offset in the page; below, headers lie close together
+MIRRORED = (
+    512  # bytes: a segment at least as long keeps its offset in the page; below, headers lie close together
+)
 REF_MAX = (1 << 32) - 1
 SPAN_MAX = (1 << 44) - 1  # reference and offset together
 NO_ROOM = 1
@@ -56,7 +58,7 @@ class Arena:
         self.head = self.tail = 0
 
     def place(self, length: int, offset: int) -> int:
-        """The local address of `length` contiguous bytes, 0 if there is no room; `offset`: in the guest's page."""
+        """The local address of `length` bytes in a row, 0 if there is no room; `offset`: in its page."""
         pos = self.tail
         if length >= MIRRORED:
             pos += (offset - pos) & 4095
@@ -82,8 +84,10 @@ class GrantMemory(GuestMemory):
         self.domid = domid
         self._staging_bytes = staging_bytes
         self._count = 0
-        self._room = 0
-        self._reserve(64)
+        self._room = 64
+        self._memory = LocalMemory(24 * self._room)
+        self._ops = self._memory.address
+        self._row = array("I", bytes(4 * self._room))
 
     def map(self, address: int, length: int, writable: bool = True) -> Mapping:
         if length == 0 or not self._granted(address, length):
@@ -94,7 +98,9 @@ class GrantMemory(GuestMemory):
         try:
             local = self.table.map(range(first, first + count), self.domid, writable)
         except XenError as error:
-            raise MemoryViolation(f"grants {first} to {first + count - 1} cannot be mapped: {error}") from error
+            raise MemoryViolation(
+                f"grants {first} to {first + count - 1} cannot be mapped: {error}"
+            ) from error
         self.counters.hypercalls += 1
         self.counters.frames_mapped += count
         return Mapping(local + offset, length, partial(self._unmap, local, count))
@@ -140,7 +146,7 @@ class GrantMemory(GuestMemory):
         self._count = 0
         self._add(False, address, destination, length, 0)
         self._run(0)
-        for i in range(self._count):
+        for i in range(self._count):  # noqa: SIM110 (no closures in compiled code)
             if load16(self._ops + 24 * i + 20) != 0:
                 return False
         return True
@@ -195,7 +201,7 @@ class GrantMemory(GuestMemory):
         return 0
 
     def _add(self, out: bool, address: int, local: int, length: int, row: int) -> None:
-        """Collect the copies between `length` granted bytes at `address` and local ones; `out`: to the guest."""
+        """Collect the copies between `length` granted bytes at `address` and ours; `out`: to the guest."""
         ref = address >> 12 & REF_MAX
         offset = address & 4095
         while length > 0:
@@ -230,8 +236,8 @@ class GrantMemory(GuestMemory):
         return (address & SPAN_MAX) + (length - 1) <= SPAN_MAX
 
     def _stage(self, batch: Segments, arena: Arena, first: int) -> bool:
-        """Room and iovecs for the chains from `first` on, and copies of what the device reads. True if an address
-        is not of a grant."""
+        """Room and iovecs for the chains from `first` on, and copies of what the device reads. True if an
+        address is not of a grant."""
         if first == 0:
             arena.head = 0
             arena.tail = 0

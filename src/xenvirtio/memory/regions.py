@@ -103,7 +103,11 @@ class RegionMemory(GuestMemory):
     def _find(self, address: int) -> int:
         """The region that holds `address`; -1 if none does."""
         low = self._last
-        if low < self._count and address >= self._guest[low] and address - self._guest[low] < self._length[low]:
+        if (
+            low < self._count
+            and address >= self._guest[low]
+            and address - self._guest[low] < self._length[low]
+        ):
             return low
         low = 0
         high = self._count

@@ -26,11 +26,12 @@ class Segments:
     iov_first/iov_read/iov_write   the same for its iovecs
     read_bytes[i], write_bytes[i]  totals, from the descriptors
     fault[i]                       memory.faults: 0, or why this chain cannot be served
-    written[i]                     set by the device: bytes from the start of the writable part that it wrote, all
-                                   of them (what lies there goes to the guest). For a chain with a fault only the
-                                   very last writable byte goes, and only if written[i] = write_bytes[i].
-    on_fault[i]                    set by the device: what becomes of the last writable byte if the bytes before
-                                   it turn out not to reach the guest; NO_STATUS: nothing
+    written[i]                     set by the device: bytes from the start of the writable part that it wrote,
+                                   all of them (what lies there goes to the guest). For a chain with a fault
+                                   only the very last writable byte goes, and only if written[i] is
+                                   write_bytes[i].
+    on_fault[i]                    set by the device: what becomes of the last writable byte if the bytes
+                                   before it turn out not to reach the guest; NO_STATUS: nothing
     seg_address[], seg_length[]    guest address and bytes of a segment
     iov[]                          u64 base, u64 length, …: as struct iovec; iov_address is its local address.
                                    A base of 0 (only in chains with a fault) cannot be reached.
@@ -109,7 +110,8 @@ class Segments:
         return True
 
     def add_iovec(self, i: int, write: bool, base: int, length: int) -> bool:
-        """Append to the iovecs of chain `i`, the last one; neighbours become one. False if there is no room."""
+        """Append to the iovecs of chain `i`, the last one; neighbours become one. False if there is no
+        room."""
         last = self.iov_used - 1
         if (
             base != 0

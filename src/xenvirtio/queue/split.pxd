@@ -33,25 +33,25 @@ cdef class SplitQueue:
     cpdef bint wants_kicks(self, bint on)
     cpdef unsigned int available(self)
 
-    @cython.locals(first=Py_ssize_t, n=Py_ssize_t, k=Py_ssize_t, rule=int, slot=unsigned)
+    @cython.locals(first=Py_ssize_t, n=Py_ssize_t, k=Py_ssize_t, rule=int, slot=uint32_t)
     cdef int _collect(self, Batch batch, Py_ssize_t limit) noexcept nogil
     @cython.locals(
-        index=unsigned, rule=int, desc=uintptr_t, address=uint64_t, length=uint32_t, flags=unsigned,
-        following=unsigned,
+        index=uint32_t, rule=int, desc=uintptr_t, address=uint64_t, length=uint32_t, flags=uint32_t,
+        following=uint32_t,
     )
     cdef int _chain(self, Batch batch, Py_ssize_t i, unsigned int head) noexcept nogil
     cdef int _segment(self, Batch batch, Py_ssize_t i, uint64_t address, uint32_t length, bint write) noexcept nogil
-    @cython.locals(room=unsigned)
+    @cython.locals(room=uint32_t)
     cdef int _reserve(self, Batch batch, Py_ssize_t i, uint64_t address, uint32_t length, bint more) noexcept nogil
     @cython.locals(i=Py_ssize_t, rule=int)
     cdef int _parse_tables(self, Batch batch, Py_ssize_t first) noexcept nogil
     @cython.locals(
-        entries=unsigned, index=unsigned, seen=unsigned, rule=int, desc=uintptr_t, table=uintptr_t,
-        address=uint64_t, length=uint32_t, flags=unsigned, following=unsigned,
+        entries=uint32_t, index=uint32_t, seen=uint32_t, rule=int, desc=uintptr_t, table=uintptr_t,
+        address=uint64_t, length=uint32_t, flags=uint32_t, following=uint32_t,
     )
     cdef int _parse_table(self, Batch batch, Py_ssize_t i) noexcept nogil
     @cython.locals(i=Py_ssize_t, written=uint64_t, element=uintptr_t)
     cdef void _publish(self, Batch batch, Py_ssize_t count) noexcept nogil
-    @cython.locals(event=unsigned, since=unsigned, old=unsigned)
+    @cython.locals(event=uint32_t, since=uint32_t, old=uint32_t)
     cdef bint _should_notify(self) noexcept nogil
     cdef bint _wants_kicks(self, bint on) noexcept nogil

@@ -2,8 +2,8 @@
 """The device's side of a split virtqueue (virtio 1.3 §2.7).
 
 What the driver writes is read once into our own memory, checked there, and used from there (XSA-155): the
-available idx, each ring entry, each descriptor, each indirect table. A batch goes through three steps, so that
-one call fetches the indirect tables of all its chains: walk the descriptor table, fetch, walk the tables.
+available idx, each ring entry, each descriptor, each indirect table. A batch goes through three steps, so
+that one call fetches the indirect tables of all its chains: walk the descriptor table, fetch, walk those.
 """
 
 from __future__ import annotations

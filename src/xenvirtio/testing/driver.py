@@ -63,7 +63,9 @@ class Used:
 class Driver:
     """The driver's side of one split virtqueue."""
 
-    def __init__(self, guest: Guest, size: int = 256, features: int = virtio.F_VERSION_1, index: int = 0) -> None:
+    def __init__(
+        self, guest: Guest, size: int = 256, features: int = virtio.F_VERSION_1, index: int = 0
+    ) -> None:
         """Places and shares the rings; `features` as negotiated (EVENT_IDX is used if it is among them)."""
         self.guest = guest
         self.features = features
@@ -198,7 +200,9 @@ class Driver:
 
     # --- as no guest should ---
 
-    def write_descriptor(self, index: int, address: int, length: int, flags: int = 0, following: int = 0) -> None:
+    def write_descriptor(
+        self, index: int, address: int, length: int, flags: int = 0, following: int = 0
+    ) -> None:
         at = self._desc + virtio.DESC_SIZE * index
         raw.store64(at, address)
         raw.store32(at + virtio.DESC_LEN, length)

@@ -30,9 +30,7 @@ class FakeForeignMapper:
             raise XenError(f"cannot map {len(frames)} frames of domain {domid}", errno.ESRCH)
         self.calls += 1
         pages = [
-            frame - self.base
-            if 0 <= frame - self.base < self.ram.pages and frame not in self.holes
-            else None
+            frame - self.base if 0 <= frame - self.base < self.ram.pages and frame not in self.holes else None
             for frame in frames
         ]
         address = self.ram.see(pages, writable)

@@ -6,6 +6,7 @@ any of them alike.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol, Self
 
 from xenvirtio.memory.foreign import ForeignMemory
@@ -51,8 +52,14 @@ class _Base:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def share(self, offset: int, length: int, writable: bool) -> int:
+        raise NotImplementedError
+
     def unshare(self, address: int, length: int) -> None:
         """Nothing was set up for it."""
+
+    def memory(self) -> GuestMemory:
+        raise NotImplementedError
 
     def close(self) -> None:
         self.ram.close()
@@ -69,7 +76,7 @@ class RegionGuest(_Base):
         self._views: list[tuple[int, int]] = []
         edges = [0, *split, pages]
         self.regions = []
-        for first, last in zip(edges, edges[1:], strict=False):
+        for first, last in pairwise(edges):
             local = self.ram.see(range(first, last), True)
             self._views.append((local, last - first))
             self.regions.append(Region(base + first * PAGE_SIZE, (last - first) * PAGE_SIZE, local))
@@ -88,7 +95,7 @@ class RegionGuest(_Base):
 
 
 class GrantGuest(_Base):
-    """Grants exactly the pages of each buffer, read-only where the device only reads; consecutive references."""
+    """Grants exactly the pages of each buffer, read-only where the device only reads, references in a row."""
 
     def __init__(self, pages: int = 1024, domid: int = 5, staging: int = 4 << 20) -> None:
         super().__init__(pages)

@@ -57,10 +57,10 @@ class GuestRam:
         return int(address)
 
     def see(self, pages: Sequence[int | None], writable: bool) -> int:
-        """Map the pages with these numbers again, next to each other; None is a hole that must not be touched.
+        """Map the pages with these numbers again, next to each other; None is a hole not to be touched.
         Returns the first one's local address."""
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
-        # one more page that nobody may touch: no view is the neighbour of another, overruns do not pass unseen
+        # one more page that nobody may touch: views are no neighbours, and overruns do not pass unseen
         address = self._map(None, (len(pages) + 1) * PAGE_SIZE, -1, 0, _PROT_NONE)
         for position, page in enumerate(pages):
             if page is not None:
@@ -73,7 +73,7 @@ class GuestRam:
         self._libc.munmap(address, (pages + 1) * PAGE_SIZE)
 
     def place(self, length: int, align: int = 16) -> int:
-        """An unused place of `length` bytes, a multiple of `align` bytes from the start. Raises MemoryError."""
+        """An unused place of `length` bytes, at a multiple of `align` bytes. Raises MemoryError."""
         free = self._free.get((length, align))
         if free:
             return free.pop()

@@ -30,9 +30,9 @@ def revoke(pair: Pair, head: int, buffer: int) -> None:
 
 def test_a_batch_is_one_copy_in_and_one_out() -> None:
     guest = GrantGuest()
-    with Pair(64, guest=guest) as pair:
+    with Pair(128, guest=guest) as pair:
         for k in range(30):
-            pair.driver.add([b"h" * 16, bytes([k]) * 6000], [1], indirect=False)
+            pair.driver.add([b"h" * 16, bytes([k]) * 6000], [1])
         pair.driver.kick()
         assert pair.take() == 30
         assert guest.table.copies == 1
@@ -147,7 +147,7 @@ def test_a_table_that_cannot_be_fetched_fails_its_own_chain() -> None:
 def test_data_that_cannot_be_written_turns_the_status() -> None:
     """A read-only, foreign or revoked page: the status that was meant for success must not arrive."""
     with Pair(guest=GrantGuest()) as pair:
-        heads = [pair.driver.add([b"read"], [4096, 1]) for _ in range(3)]
+        heads = [pair.driver.add([b"read"], [4096, 1], align=4096) for _ in range(3)]
         revoke(pair, heads[1], 1)
         pair.driver.kick()
         assert pair.take() == 3
@@ -188,7 +188,7 @@ def test_a_chain_with_a_fault_lets_out_only_its_last_byte() -> None:
 
 
 def test_a_full_arena_leaves_chains_in_the_ring() -> None:
-    with Pair(guest=GrantGuest(staging=64 << 10)) as pair:
+    with Pair(32, guest=GrantGuest(staging=64 << 10)) as pair:
         for k in range(10):
             pair.driver.add([bytes([k]) * 8192], [8192, 1])
         pair.driver.kick()
@@ -206,7 +206,7 @@ def test_a_full_arena_leaves_chains_in_the_ring() -> None:
 
 
 def test_the_arena_goes_round_while_chains_stay_in_it() -> None:
-    with Pair(size=32, guest=GrantGuest(2048, staging=64 << 10)) as pair:
+    with Pair(64, guest=GrantGuest(2048, staging=64 << 10)) as pair:
         sent = got = 0
         while got < 200:
             while sent - got < 20:
@@ -255,7 +255,7 @@ def test_no_copy_crosses_a_page_on_either_side(monkeypatch: pytest.MonkeyPatch) 
         copy(segments, count)
 
     monkeypatch.setattr(guest.table, "copy", watch)
-    with Pair(guest=guest, batch=Batch(16, 64)) as pair:
+    with Pair(32, guest=guest, batch=Batch(32, 64)) as pair:
         for size in (1, 500, 4095, 4097, 9000):
             pair.driver.add([bytes(size), bytes(511)], [size, 3])
         pair.driver.kick()
@@ -269,6 +269,7 @@ def test_no_copy_crosses_a_page_on_either_side(monkeypatch: pytest.MonkeyPatch) 
 
 def test_rings_of_several_pages_with_an_offset_are_mapped_and_let_go() -> None:
     guest = GrantGuest()
+    guest.ram.place(192)
     with Pair(512, guest=guest) as pair:
         assert sum(len(refs) for refs in guest.table.mapped.values()) >= 5
         assert pair.driver.config.desc % 4096 or pair.driver.config.driver % 4096
@@ -282,7 +283,9 @@ def test_rings_of_several_pages_with_an_offset_are_mapped_and_let_go() -> None:
         assert counters["frames_mapped"] == counters["frames_unmapped"] >= 5
 
 
-@pytest.mark.parametrize("address", [GRANT_ADDRESS | 99999 << 12, 0x1000, GRANT_ADDRESS | 0xFFFFFFFF << 12 | 8])
+@pytest.mark.parametrize(
+    "address", [GRANT_ADDRESS | 99999 << 12, 0x1000, GRANT_ADDRESS | 0xFFFFFFFF << 12 | 8]
+)
 def test_a_ring_that_cannot_be_mapped_is_a_violation(address: int) -> None:
     with GrantGuest() as guest, pytest.raises(MemoryViolation):
         guest.memory().map(address, 4096)

@@ -23,7 +23,15 @@ def test_a_mapping_is_the_guests_own_memory() -> None:
 
 @pytest.mark.parametrize(
     ("address", "length"),
-    [(0, 1), (0x1000 - 1, 1), (0x1000, 0x1001), (0x2000, 1), (0x2FFF, 2), ((1 << 64) - 1, 1), (0x1000, 1 << 63)],
+    [
+        (0, 1),
+        (0x1000 - 1, 1),
+        (0x1000, 0x1001),
+        (0x2000, 1),
+        (0x2FFF, 2),
+        ((1 << 64) - 1, 1),
+        (0x1000, 1 << 63),
+    ],
 )
 def test_a_mapping_must_lie_within_one_region(address: int, length: int) -> None:
     memory = RegionMemory([Region(0x1000, 0x1000, 1 << 40)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import struct
 from collections import deque
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,9 @@ from xenvirtio.queue.split import SplitQueue
 from xenvirtio.spec import virtio
 from xenvirtio.testing.guest import KINDS, ForeignGuest, GrantGuest, RegionGuest
 from xenvirtio.testing.pair import FEATURES, Pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CHAIN = st.tuples(
     st.lists(st.binary(max_size=300), max_size=4),
@@ -94,12 +98,14 @@ def test_a_good_driver_gets_what_it_asked_for(kind: str, size: int, steps: list[
             guest.close()
     with Pair(size, guest=guests[kind]) as pair:
         model = Model(pair)
-        for name, *arguments in steps:
-            if name == "interrupts":
-                on, after = arguments
-                pair.driver.want_interrupts(bool(on), int(str(after)))
-            else:
-                getattr(model, str(name))(*arguments)
+        actions: dict[object, Callable[..., None]] = {
+            "add": model.add,
+            "take": model.take,
+            "give": model.give,
+            "interrupts": pair.driver.want_interrupts,
+        }
+        for action, *arguments in steps:
+            actions[action](*arguments)
         while model.available or model.taken:
             model.take(1024)
             model.give(1024, 77)
@@ -167,10 +173,10 @@ def test_garbage_is_served_within_memory_or_refused(
         pair.driver.set_avail_idx(idx)
         assert isinstance(pair.guest, RegionGuest)
         (region,) = pair.guest.regions
-        try:
+        count = -1
+        with contextlib.suppress(GuestViolation):
             count = pair.take()
-        except GuestViolation as violation:
-            assert violation.rule
+        if count < 0:
             assert pair.batch.count == 0
             return
         assert count <= min(idx, 8)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xenvirtio.testing.backend import plug
-from xenvirtio.testing.xen import FakeStore, FakeXen
+from xenvirtio.testing.xen import FakeXen
 from xenvirtio.transport.xenbus.nodes import (
     PORT_LIMIT,
     DeviceKey,
@@ -25,6 +25,8 @@ from xenvirtio.transport.xenbus.states import XenbusState, parse_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from xenvirtio.testing.store import FakeStore
 
 KEY = DeviceKey(5, 51712)
 GOOD = {"version": "1", "memory-access": "grant", "device-page": "9", "event-channel": "17"}

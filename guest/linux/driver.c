@@ -251,6 +251,12 @@ static int vxb_probe(struct xenbus_device *xdev, const struct xenbus_device_id *
 	return err;
 }
 
+static enum xenbus_state vxb_backend_state(struct vxb_device *vxb)
+{
+	return xenbus_read_unsigned(vxb->xdev->otherend, "state",
+				    XenbusStateUnknown);
+}
+
 /* Waits until the backend is in a state, or past it, or the limit has passed */
 static void vxb_wait_backend(struct vxb_device *vxb, enum xenbus_state wanted)
 {
@@ -258,7 +264,7 @@ static void vxb_wait_backend(struct vxb_device *vxb, enum xenbus_state wanted)
 	enum xenbus_state state;
 
 	do {
-		state = xenbus_read_driver_state(vxb->xdev->otherend);
+		state = vxb_backend_state(vxb);
 		if (state == wanted || state == XenbusStateClosed ||
 		    state == XenbusStateUnknown)
 			return;
@@ -271,7 +277,7 @@ static void vxb_wait_backend(struct vxb_device *vxb, enum xenbus_state wanted)
 static void vxb_remove(struct xenbus_device *xdev)
 {
 	struct vxb_device *vxb = dev_get_drvdata(&xdev->dev);
-	enum xenbus_state state = xenbus_read_driver_state(xdev->otherend);
+	enum xenbus_state state = vxb_backend_state(vxb);
 
 	if (state == XenbusStateClosed || state == XenbusStateUnknown)
 		WRITE_ONCE(vxb->broken, true);

@@ -5,6 +5,7 @@
     initramfs      busybox, drivers, init and the command agent
     tools.squashfs fio and others with their libraries, for a read-only disk
     console.py     dom0's end of the console
+    traffic.py     dom0's end of TCP transfers
     guest.json     the kernel's release
 
 Needs no root: nothing is mounted, and nothing of the tree runs but its dynamic loader.
@@ -30,7 +31,8 @@ VMLINUX = "vmlinux"
 VMLINUZ = "vmlinuz"
 INITRAMFS = "initramfs"
 TOOLS = "tools.squashfs"
-CONSOLE = "console.py"
+#: dom0's programs for guests, which run there as plain files
+PROGRAMS = ("console.py", "traffic.py")
 FACTS = "guest.json"
 
 #: of the kernel's own: drivers, file systems, and what ext4 asks for by another name
@@ -61,7 +63,8 @@ def build(tree: Path, out: Path, modules: Sequence[Path] | None = None) -> None:
     (out / VMLINUX).write_bytes(kernel.vmlinux(bzimage))
     (out / INITRAMFS).write_bytes(initramfs(tree, release, modules))
     tools.build(tree, out / TOOLS)
-    (out / CONSOLE).write_bytes(_own("console.py"))
+    for name in PROGRAMS:
+        (out / name).write_bytes(_own(name))
     (out / FACTS).write_text(json.dumps({"kernel": release}))
 
 

@@ -1,0 +1,115 @@
+"""What tests on the real Xen share: images in dom0, guests, and what a guest leaves behind."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xenvirtio.errors import LabError
+from xenvirtio.lab.guest import TOOLS_DISK, Disk, Guest, GuestConfig, Nic
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
+
+    from xenvirtio.lab import Lab
+    from xenvirtio.lab.guest import Backend
+
+MIB = 1 << 20
+DISK_BYTES = 512 * MIB
+ADDRESS = "10.77.0.2/24"
+#: waits, in a guest, at most 30 s for vda
+DISK_APPEARS = "n=0; until [ -b /dev/vda ]; do n=$((n + 1)); [ $n -lt 60 ] || exit 1; sleep 0.5; done"
+
+#: one line for everything that a guest of ours makes in dom0
+_TRACES = r"""
+xl list | awk 'NR > 2 { print "domain " $1 }'
+for guest in $(xenstore-list /local/domain/0/backend/virtio 2>/dev/null); do
+    for device in $(xenstore-list "/local/domain/0/backend/virtio/$guest"); do
+        echo "node backend/virtio/$guest/$device"
+    done
+done
+for tap in /sys/class/net/*/tun_flags; do
+    [ ! -e "$tap" ] || { tap=${tap%/*}; echo "tap ${tap##*/}"; }
+done
+if [ -e /run/xenvirtio-lab/daemon.pid ]; then
+    pgrep -P "$(cat /run/xenvirtio-lab/daemon.pid)" | sed 's/^/worker /'
+fi
+pgrep -f '[x]envirtio.* lifecycle' | sed 's/^/lifecycle /'
+true
+"""
+#: seconds for a guest's traces to go; a worker has one second, and commands in dom0 are slow
+TRACES_LIMIT = 15.0
+
+
+def traces(lab: Lab) -> list[str]:
+    """Guests, backend nodes, taps, workers and attending processes, now."""
+    return sorted(lab.run(_TRACES).check().stdout.splitlines())
+
+
+def traces_after(lab: Lab, wanted: list[str], limit: float = TRACES_LIMIT) -> list[str]:
+    """The traces, as soon as they are the wanted ones, or after the limit."""
+    end = time.monotonic() + limit
+    while (found := traces(lab)) != wanted and time.monotonic() < end:
+        time.sleep(1)
+    return found
+
+
+def make_image(lab: Lab, path: str, size: int = DISK_BYTES) -> str:
+    """A new, empty, sparse image of `size` bytes in dom0; returns its path."""
+    lab.run(["sh", "-c", 'rm -f "$1" && truncate -s "$2" "$1"', "sh", path, str(size)]).check()
+    return path
+
+
+def md5_in_dom0(lab: Lab, path: str, offset: int, length: int) -> str:
+    """Digest of a part of a file, both in whole MiB, as the host's kernel has it."""
+    command = f"dd if={path} bs=1M skip={offset // MIB} count={length // MIB} status=none | md5sum"
+    return lab.run(command, timeout=120).check().stdout.split()[0]
+
+
+@dataclass(frozen=True)
+class GuestMaker:
+    """Makes guests that live until `stack` closes."""
+
+    lab: Lab
+    backend: Backend
+    stack: ExitStack
+
+    def create(self, config: GuestConfig) -> Guest:
+        """Starts a guest. If it fails, the daemon's last words go with the error."""
+        try:
+            guest = Guest.create(self.lab, config)
+        except LabError as error:
+            error.add_note(f"the daemon's log ends:\n{self.backend.log()}")
+            raise
+        return self.stack.enter_context(guest)
+
+    def usual(self, name: str, mode: str) -> Guest:
+        """A guest with vda (512 MiB, empty), the tools as vdb and mounted, and eth0 with an address."""
+        guest = self.create(usual_config(self.lab, name, mode))
+        guest.mount_tools()
+        return guest
+
+
+def usual_config(lab: Lab, name: str, mode: str) -> GuestConfig:
+    """The configuration of GuestMaker.usual, with a new image."""
+    image = make_image(lab, f"/root/{name}.img")
+    return GuestConfig(
+        name, disks=(Disk(image), TOOLS_DISK), nics=(Nic(),), address=ADDRESS, memory_access=mode
+    )
+
+
+def wait_for_address(guest: Guest) -> None:
+    """Until the guest's eth0 is up with its address, at most 30 s."""
+    guest.run(
+        f"n=0; until ip address show eth0 | grep -q '{ADDRESS}' && [ -e /sys/class/net/eth0/carrier ]; do "
+        "n=$((n + 1)); [ $n -lt 60 ] || exit 1; sleep 0.5; done",
+        timeout=60,
+    )
+
+
+def device_of(backend: Backend, guest: str, device: str) -> dict[str, object]:
+    """A device's row of `xenvirtio list --json`."""
+    rows = [row for row in backend.devices() if (row["guest"], row["device"]) == (guest, device)]
+    assert len(rows) == 1, backend.devices()
+    return rows[0]

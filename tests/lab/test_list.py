@@ -1,0 +1,45 @@
+"""`xenvirtio list --json` tells what runs, from the running system."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from lab_rig import MIB, device_of
+
+if TYPE_CHECKING:
+    from xenvirtio.lab.guest import Backend, Guest
+
+
+def test_each_device_has_its_row_with_what_it_uses(guest: Guest, backend: Backend) -> None:
+    assert sorted(row["device"] for row in backend.devices() if row["guest"] == guest.name) == [
+        "eth0",
+        "vda",
+        "vdb",
+    ]
+    disk = device_of(backend, guest.name, "vda")
+    assert (disk["type"], disk["kind"], disk["transport"]) == ("pv", "disk", "xenbus")
+    assert disk["memory_access"] == guest.config.memory_access
+    assert disk["state"] == "connected"
+    assert disk["error"] is None
+    assert disk["domid"] == guest.domid()
+    assert disk["backing"] == guest.config.disks[0].path
+    assert "xenbr0" in str(device_of(backend, guest.name, "eth0")["backing"])
+
+
+def test_counters_grow_with_what_the_guest_does(guest: Guest, backend: Backend) -> None:
+    before = _numbers(device_of(backend, guest.name, "vda")["counters"])
+    guest.run("dd if=/dev/zero of=/dev/vda bs=1M count=8 conv=notrunc,fsync", timeout=90)
+    after = _numbers(device_of(backend, guest.name, "vda")["counters"])
+    assert before.keys() <= after.keys()
+    grown = {name: after[name] - before.get(name, 0) for name in after}
+    assert max(grown.values(), default=0) >= 8 * MIB, grown
+
+
+def _numbers(value: object, prefix: str = "") -> dict[str, int]:
+    """Every number in nested counters, by its path."""
+    if isinstance(value, dict):
+        found: dict[str, int] = {}
+        for name, inner in cast("dict[str, Any]", value).items():
+            found |= _numbers(inner, f"{prefix}{name}/")
+        return found
+    return {prefix: value} if isinstance(value, int) and not isinstance(value, bool) else {}

@@ -1,0 +1,39 @@
+"""The guest module virtio_xenbus loads, unloads and loads again under its devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lab_rig import DISK_APPEARS, MIB, device_of, md5_in_dom0
+
+if TYPE_CHECKING:
+    from xenvirtio.lab import Lab
+    from xenvirtio.lab.guest import Backend, Guest
+
+
+def test_unloaded_and_loaded_again_the_devices_work(guest: Guest, backend: Backend, lab: Lab) -> None:
+    guest.run("umount /tools; rmmod virtio_xenbus", timeout=60)
+    assert guest.run("ls /sys/block | grep -c vd", check=False).output.strip() == "0"
+    assert guest.run("ls -d /sys/class/net/eth0", check=False).status != 0
+    guest.run(
+        f"modprobe virtio_xenbus memory_access={guest.config.memory_access}; {DISK_APPEARS}", timeout=60
+    )
+    guest.run("head -c 4194304 /dev/urandom >/tmp/data", timeout=60)
+    wanted = guest.run("md5sum </tmp/data").output.split()[0]
+    guest.run("dd if=/tmp/data of=/dev/vda bs=1M conv=notrunc,fsync; rm /tmp/data", timeout=90)
+    assert md5_in_dom0(lab, guest.config.disks[0].path, 0, 4 * MIB) == wanted
+    assert device_of(backend, guest.name, "vda")["state"] == "connected"
+
+
+def test_nothing_in_the_kernels_log_tells_of_trouble(guest: Guest) -> None:
+    trouble = "BUG|WARNING|Oops|Call Trace|general protection|hung task|refcount"
+    assert guest.run(f"dmesg | grep -E '{trouble}'", check=False).output == ""
+
+
+def test_a_disk_unbound_from_its_driver_and_bound_again_works(guest: Guest) -> None:
+    guest.run(
+        "device=$(basename $(readlink -f /sys/block/vda/device)); cd /sys/bus/virtio/drivers/virtio_blk; "
+        f"echo $device >unbind; [ ! -e /sys/block/vda ] && echo $device >bind; {DISK_APPEARS}; "
+        "dd if=/dev/vda of=/dev/null bs=1M count=4",
+        timeout=90,
+    )

@@ -7,6 +7,7 @@ from xenvirtio.memory.raw cimport copy
 from xenvirtio.memory.segments cimport Segments
 
 cdef unsigned int FAULT_SIZE
+cdef uint64_t ADDRESS_MAX
 
 cdef class RegionMemory(GuestMemory):
     cdef readonly object regions

@@ -27,6 +27,7 @@ if not cython.compiled:
 
 COMPILED = cython.compiled
 FAULT_SIZE = faults.SIZE
+ADDRESS_MAX = (1 << 64) - 1
 
 _OUTSIDE = "a buffer lies outside of the guest's memory"
 
@@ -79,6 +80,8 @@ class RegionMemory(GuestMemory):
         return 0
 
     def fetch(self, address: int, length: int, destination: int) -> bool:
+        if length > 0 and address > ADDRESS_MAX - (length - 1):
+            return False
         while length > 0:
             i = self._find(address)
             if i < 0:

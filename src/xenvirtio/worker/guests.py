@@ -8,11 +8,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from xenvirtio.errors import XenError, XenvirtioError
-from xenvirtio.spec import xenbus
 from xenvirtio.transport.xenbus import backend, nodes
 from xenvirtio.transport.xenbus.backend import Walk
 from xenvirtio.transport.xenbus.nodes import DeviceKey, NodeError, Settings
-from xenvirtio.transport.xenbus.states import XenbusState
 from xenvirtio.worker import messages
 from xenvirtio.worker.connection import Guest
 from xenvirtio.worker.limits import Bucket, Limits
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
 
     from xenvirtio.worker.loop import Loop, Timer
     from xenvirtio.worker.spawn import WorkerProcess
-    from xenvirtio.xen.interfaces import Store, View
+    from xenvirtio.xen.interfaces import Store
 
 logger = logging.getLogger(__name__)
 
@@ -168,28 +166,8 @@ class ServedGuest:
             case backend.Discard():
                 self._order(device, messages.Discard(self._next(), key.devid))
             case backend.Publish(state, error):
-                self._store.transact(lambda view: self._publish(view, device, state, error))
-
-    def _publish(self, view: View, device: ServedDevice, state: XenbusState, error: str | None) -> None:
-        base = device.key.backend(self._own)
-        now = view.read(f"{base}/state")
-        if now is None:
-            return  # the toolstack has removed it: nothing of it may come back
-        opening = state in (XenbusState.INIT_WAIT, XenbusState.CONNECTED)
-        if opening and view.read(f"{base}/online") != "1":
-            return  # the toolstack has said Closing meanwhile
-        if error is not None:
-            path = f"{base}/{xenbus.KEY_ERROR}"
-            view.write(path, error)
-            view.set_permissions(path, [f"n{self._own}"])  # host's paths are not the guest's business
-        elif opening:
-            view.remove(f"{base}/{xenbus.KEY_ERROR}")
-        if state is XenbusState.INIT_WAIT and device.settings is not None:
-            view.write(f"{base}/{xenbus.KEY_VERSION}", str(xenbus.VERSION))
-            view.write(f"{base}/{xenbus.KEY_QUEUE_EVENT_CHANNELS}", "1")
-            view.write(f"{base}/{xenbus.KEY_MEMORY_ACCESS}", " ".join(device.settings.access))
-        if now != str(state.value):
-            view.write(f"{base}/state", str(state.value))
+                access = device.settings.access if device.settings is not None else ()
+                self._store.transact(lambda view: nodes.publish(view, key, self._own, state, access, error))
 
     # --- the worker ---
 
@@ -367,7 +345,7 @@ class ServedGuest:
             self.devices.clear()
             with contextlib.suppress(XenError):
                 self._store.remove(f"{nodes.backend_root(self._own)}/{self.guest.domid}")
-            for file in self.guest.run_directory.glob(f"{self.guest.domid}-*.state"):
+            for file in self.guest.run_directory.glob(f"{self.guest.domid}-*"):
                 file.unlink(missing_ok=True)
         self._done(self)
 

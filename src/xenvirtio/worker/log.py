@@ -32,7 +32,7 @@ class PlainFormatter(logging.Formatter):
 
 
 def _one_line(text: str) -> str:
-    return text.replace("\n", " | ")
+    return text.strip().replace("\n", " | ")
 
 
 def start_logging(level: str) -> None:

@@ -11,11 +11,13 @@ what that leaves to issue 6.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
-from xenvirtio.errors import MissingDependency, XenError, XenvirtioError
+from xenvirtio.errors import MissingDependency, TimeLimit, XenError, XenvirtioError
 from xenvirtio.transport.xenbus.ports import Ports
 from xenvirtio.transport.xenbus.saved import Saved, StateFile
 from xenvirtio.worker import messages
@@ -27,7 +29,7 @@ from xenvirtio.xen.gnttab import XenGrantTable
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from xenvirtio.device.base import Device
 
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: for an earlier worker of the same guest to end
+PREDECESSOR_SECONDS = 10.0
 #: orders handled before the loop turns to the guest
 ORDERS_AT_ONCE = 8
 
@@ -232,9 +236,31 @@ def open_xen(loop: Loop) -> Handles:
     return Handles(ports, grants, functools.cache(XenForeignMemory))
 
 
+@contextlib.contextmanager
+def only_worker(guest: Guest, seconds: float = PREDECESSOR_SECONDS) -> Iterator[None]:
+    """Waits until an earlier worker of this guest has ended: its ports and grants are free then.
+
+    A daemon that was killed leaves workers which are still stopping when the next one starts. TimeLimit.
+    """
+    path = guest.run_directory / f"{guest.domid}-worker.lock"
+    end = time.monotonic() + seconds
+    with path.open("w") as lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise TimeLimit(
+                        f"an earlier worker of {guest.name} did not end within {seconds:.0f} s ({path})"
+                    ) from None
+                time.sleep(0.05)
+        yield
+
+
 def serve(guest: Guest, control: socket.socket, make_device: MakeDevice) -> None:
     """The whole life of a worker process, after `worker.spawn` has cleaned it."""
-    with Loop() as loop:
+    with only_worker(guest), Loop() as loop:
         worker = Worker(guest, loop, control, open_xen, make_device)
         try:
             loop.run()

@@ -15,6 +15,8 @@ import socket
 import traceback
 from typing import TYPE_CHECKING, Protocol
 
+from xenvirtio.errors import XenvirtioError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -96,6 +98,8 @@ def _child(
         _clean(control.fileno())
         life(guest, control)
         status = 0
+    except XenvirtioError as error:
+        logger.critical("worker of %s (%d): %s", guest.name, guest.domid, error.message)
     except BaseException:
         logger.critical("worker of %s (%d): %s", guest.name, guest.domid, traceback.format_exc())
     finally:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from xenvirtio.errors import UsageError, XenvirtioError
+from xenvirtio.errors import TimeLimit, UsageError, XenvirtioError
 from xenvirtio.testing.xen import FakeXen
 from xenvirtio.worker import messages, status
 from xenvirtio.worker.connection import Guest
 from xenvirtio.worker.daemon import only_daemon, stopped_by_signals, tell_systemd
 from xenvirtio.worker.log import JournalFormatter, PlainFormatter
 from xenvirtio.worker.loop import Loop
+from xenvirtio.worker.main import only_worker
 from xenvirtio.worker.spawn import ForkedWorker, fork_worker
 
 if TYPE_CHECKING:
@@ -107,6 +108,24 @@ def test_only_one_daemon_holds_a_run_directory(tmp_path: Path) -> None:
         assert caught.value.hint
     with only_daemon(directory):
         pass
+
+
+def test_a_worker_waits_for_its_predecessor_s_end(tmp_path: Path) -> None:
+    guest = Guest(5, "guest", "", True, tmp_path)
+
+    def hold(_: Guest, control: socket.socket) -> None:
+        with only_worker(guest):
+            messages.send(control, messages.Stop())
+            control.recv(1)
+
+    first = start(tmp_path, hold)
+    wait_readable(first.control)
+    with pytest.raises(TimeLimit, match="an earlier worker of guest did not end"):
+        only_worker(guest, 0.1).__enter__()
+    first.kill()
+    with only_worker(guest, LIMIT):
+        pass
+    first.reap()
 
 
 def test_a_signal_stops_the_loop() -> None:

@@ -161,6 +161,39 @@ def read_offer(view: View, key: DeviceKey, allowed: tuple[str, ...]) -> Offer:
     return Offer(access, page, port)
 
 
+def publish(
+    view: View,
+    key: DeviceKey,
+    own: int,
+    state: XenbusState,
+    access: tuple[str, ...] = (),
+    error: str | None = None,
+) -> None:
+    """Writes B/state, with what belongs to it; call it in a transaction.
+
+    Does nothing where the toolstack has removed B, or has said online=0 while the device was opening.
+    """
+    base = key.backend(own)
+    now = view.read(f"{base}/state")
+    if now is None:
+        return
+    opening = state in (XenbusState.INIT_WAIT, XenbusState.CONNECTED)
+    if opening and view.read(f"{base}/online") != "1":
+        return
+    path = f"{base}/{xenbus.KEY_ERROR}"
+    if error is not None:
+        view.write(path, error)
+        view.set_permissions(path, [f"n{own}"])  # host's paths are not the guest's business
+    elif opening:
+        view.remove(path)
+    if state is XenbusState.INIT_WAIT:
+        view.write(f"{base}/{xenbus.KEY_VERSION}", str(xenbus.VERSION))
+        view.write(f"{base}/{xenbus.KEY_MEMORY_ACCESS}", " ".join(access))
+        view.write(f"{base}/{xenbus.KEY_QUEUE_EVENT_CHANNELS}", "1")
+    if now != str(state.value):
+        view.write(f"{base}/state", str(state.value))
+
+
 def guest_name(view: View, domid: int) -> str:
     """The guest's name for people, at most 64 printable characters; `domain 5` if it has none."""
     name = view.read(f"/local/domain/{domid}/name") or ""

@@ -86,7 +86,7 @@ class Supervisor:
                 self._store.remove(f"{root}/{name}")
         for file in self._run_directory.glob("*-*"):
             domid = parse_number(file.name.split("-")[0], DOMID_LIMIT)
-            if domid is None or not self._store.domain_exists(domid):
+            if domid is not None and not self._store.domain_exists(domid):
                 file.unlink(missing_ok=True)
 
     # --- watches ---

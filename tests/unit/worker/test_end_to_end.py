@@ -133,6 +133,17 @@ def test_a_destroyed_guest_is_let_go_of_and_its_nodes_are_removed(world: World) 
     assert not world.devices[0].open
 
 
+def test_the_next_daemon_cleans_up_after_guests_that_went_meanwhile(world: World) -> None:
+    world.ready()
+    world.backend.stop()
+    (world.directory / "notes-of-others").touch()
+    assert list(world.directory.glob("5-*"))
+    world.xen.destroy_domain(DOMID)
+    world.restart()
+    assert world.backend.store.names("/local/domain/0/backend/virtio/5") is None
+    assert [path.name for path in world.directory.iterdir()] == ["notes-of-others"]
+
+
 def test_a_worker_that_dies_is_replaced_and_goes_on(world: World) -> None:
     world.ready()
     assert world.echo(b"before") == b"before"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from xenvirtio.errors import LabError, TimeLimit
+from xenvirtio.errors import TimeLimit
 from xenvirtio.lab.demo import proofs
 from xenvirtio.lab.demo.results import DemoResult, DiskProof, GuestResult
+from xenvirtio.lab.guest.backend import Backend
 from xenvirtio.lab.guest.config import TOOLS_DISK, Disk, GuestConfig, Nic
 from xenvirtio.lab.guest.guest import Guest
 
@@ -21,8 +21,6 @@ IMAGE = "/var/tmp/demo.img"
 IMAGE_BYTES = 128 << 20
 NAME = "demo"
 DISK, NIC = "vda", "eth0"
-DAEMON_LOG = "/var/log/xenvirtio.log"
-SOCKET = "/run/xenvirtio/daemon.sock"
 
 
 def run(lab: Lab, memory_access: str, progress: Progress) -> DemoResult:
@@ -31,11 +29,12 @@ def run(lab: Lab, memory_access: str, progress: Progress) -> DemoResult:
     lab.up()
     ready = time.monotonic()
     with progress.stage("Start the xenvirtio daemon in dom0", limit=30):
-        start_daemon(lab)
+        backend = Backend(lab)
+        backend.start()
     with progress.stage("Make an empty disk image of 128 MiB", limit=20):
         lab.run(["truncate", "-s", str(IMAGE_BYTES), IMAGE]).check()
     facts = _facts(lab)
-    guest, booted = _show_guest(lab, memory_access, progress)
+    guest, booted = _show_guest(lab, backend, memory_access, progress)
     total = time.monotonic() - start
     return DemoResult(
         xen=facts["xen"],
@@ -46,30 +45,15 @@ def run(lab: Lab, memory_access: str, progress: Progress) -> DemoResult:
     )
 
 
-def start_daemon(lab: Lab) -> None:
-    """Runs `xenvirtio daemon` in dom0, unless it runs. Raises LabError with its log if it does not start."""
-    script = f"""
-        pgrep -fx '[^ ]*python[0-9.]* [^ ]*/xenvirtio daemon' >/dev/null && exit 0
-        setsid xenvirtio daemon >>{DAEMON_LOG} 2>&1 </dev/null &
-        n=0
-        until [ -S {SOCKET} ]; do
-            n=$((n + 1))
-            if [ $n -gt 200 ] || ! kill -0 $!; then tail -n 20 {DAEMON_LOG} >&2; exit 1; fi
-            sleep 0.2
-        done
-    """
-    done = lab.run(script, timeout=60)
-    if done.returncode:
-        raise LabError(f"the daemon did not start: {done.stderr.strip()[-800:]}", hint="xenvirtio lab shell")
-
-
 def _facts(lab: Lab) -> dict[str, str]:
     script = "xl info xen_version; uname -r"
     xen, kernel = lab.run(script).check().stdout.split()
     return {"xen": xen, "kernel": kernel}
 
 
-def _show_guest(lab: Lab, memory_access: str, progress: Progress) -> tuple[GuestResult, float]:
+def _show_guest(
+    lab: Lab, backend: Backend, memory_access: str, progress: Progress
+) -> tuple[GuestResult, float]:
     config = GuestConfig(
         name=NAME,
         disks=(Disk(IMAGE, DISK), TOOLS_DISK),
@@ -93,8 +77,8 @@ def _show_guest(lab: Lab, memory_access: str, progress: Progress) -> tuple[Guest
             sha256 = proofs.write_disk(guest, DISK)
             in_guest = proofs.disk_hash_in_guest(guest, DISK) == sha256
         with progress.stage(f"Ping and TCP through {NIC}", limit=180):
-            nic = proofs.nic(lab, guest, NIC)
-        devices = _devices(lab)
+            nic = proofs.nic(guest, NIC)
+        devices = _devices(backend)
         with progress.stage("Shut the guest down, compare the image in dom0", limit=180):
             guest.shutdown()
             in_dom0 = proofs.disk_hash_in_dom0(lab, IMAGE) == sha256
@@ -133,7 +117,10 @@ def _wait_for_nic(guest: Guest) -> None:
         raise TimeLimit(f"the guest's {NIC} has no address after 30 s", hint=f"xenvirtio lab console {NAME}")
 
 
-def _devices(lab: Lab) -> dict[str, dict[str, Any]]:
+def _devices(backend: Backend) -> dict[str, dict[str, Any]]:
     """What `xenvirtio list` tells of the guest's devices, by name; the tools disk is left out."""
-    rows = json.loads(lab.run(["xenvirtio", "list", "--json"]).check().stdout)
-    return {row["device"]: row for row in rows if row["guest"] == NAME and row["device"] in (DISK, NIC)}
+    return {
+        row["device"]: row
+        for row in backend.devices()
+        if row["guest"] == NAME and row["device"] in (DISK, NIC)
+    }

@@ -65,6 +65,11 @@ def test_memory_of_dom0_is_bounded_both_ways() -> None:
     assert "dom0_mem=1536M,max:1536M" in xen
 
 
+def test_dom0_leaves_a_processor_to_the_guests() -> None:
+    (xen,) = after(command(), "-append")
+    assert "dom0_max_vcpus=1" in xen.split()
+
+
 def test_the_key_changes_with_everything_that_a_snapshot_depends_on() -> None:
     base = snapshot_key(IMAGE, "tcg", SHAPE, "7.2.22")
     assert base == snapshot_key(IMAGE, "tcg", SHAPE, "7.2.22")

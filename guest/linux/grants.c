@@ -172,8 +172,9 @@ bool vxb_grant_end(struct vxb_device *vxb, grant_ref_t ref, bool own)
 		return true;
 
 	if (!own && !get_page_unless_zero(compound_head(page))) {
-		vxb_break(vxb, "the backend still uses grant %u, whose page cannot be kept",
-			  ref);
+		/* may be in a queue's callback, where vxb_break() cannot be */
+		WRITE_ONCE(vxb->unkept, true);
+		queue_delayed_work(vxb_workqueue, &vxb->held_work, 0);
 		return false;
 	}
 	vxb_hold(vxb, ref, page);
@@ -208,6 +209,8 @@ void vxb_held_work(struct work_struct *work)
 		kfree(held);
 		atomic64_dec(&vxb->grants_held);
 	}
+	if (READ_ONCE(vxb->unkept))
+		vxb_break(vxb, "the backend still uses a page that cannot be kept from reuse");
 	if (late)
 		vxb_break(vxb, "the backend has used grants for %u s after their end",
 			  VXB_HELD_LIMIT);

@@ -29,7 +29,8 @@ unsigned long vxb_command_jiffies(void)
  * @vxb: device
  * @format: why, without a newline; printed once a connection
  *
- * Its queues and commands fail from now on. Callable from any context.
+ * Its queues and commands fail from now on. Callable from any context but the
+ * event handler, a virtqueue's callbacks included.
  */
 void vxb_break(struct vxb_device *vxb, const char *format, ...)
 {

@@ -195,6 +195,7 @@ struct vxb_device {
 	unsigned int bounce_count;
 	spinlock_t held_lock;		/* held */
 	struct list_head held;
+	bool unkept;			/* a page could not be put there */
 	struct delayed_work held_work;
 
 	/* counters, for sysfs */

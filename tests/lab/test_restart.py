@@ -44,7 +44,7 @@ def test_a_guest_destroyed_in_mid_io_leaves_nothing(
     guest = guests.create(usual_config(lab, f"k-{mode}", mode))
     guest.run(
         "for i in 1 2 3 4; do "
-        "(while :; do dd if=/dev/zero of=/dev/vda bs=256k seek=$((i * 64)) count=64 conv=notrunc,fsync; done) "
+        "(while :; do dd if=/dev/zero of=/dev/vda bs=256k seek=$((i * 64)) count=64 conv=fsync; done) "
         ">/dev/null 2>&1 & done; ping -i 0.2 10.77.0.1 >/dev/null 2>&1 & sleep 1"
     )
     start = time.monotonic()

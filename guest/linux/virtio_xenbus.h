@@ -220,6 +220,11 @@ extern const struct virtio_config_ops vxb_config_ops;
 extern const struct vxb_memory vxb_memory_grant;
 extern const struct vxb_memory vxb_memory_foreign;
 
+/* states.c */
+void vxb_work(struct work_struct *work);
+void vxb_unregister(struct vxb_device *vxb);
+void vxb_release(struct vxb_device *vxb);
+
 /* page.c */
 int vxb_page_start(struct vxb_device *vxb);
 void vxb_page_stop(struct vxb_device *vxb);

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A device's way through the XenBus states, up to the virtio device that is
+ * registered when its backend is connected, and back.
+ *
+ *   the backend is in  this frontend
+ *   InitWait           goes to Initialised, having offered page, port and mode
+ *   Connected          goes to Connected, having registered the virtio device
+ *   Closing            goes to Closed, having removed the virtio device
+ *   Closed             frees page and port
+ *   InitWait again     starts over
+ */
+#include <linux/slab.h>
+#include <linux/virtio.h>
+
+#include "virtio_xenbus.h"
+
+static void vxb_virtio_release(struct device *dev)
+{
+	kfree(container_of(dev_to_virtio(dev), struct vxb_virtio, vdev));
+}
+
+static int vxb_register(struct vxb_device *vxb, u32 device_id, u32 vendor_id)
+{
+	struct vxb_virtio *virtio = kzalloc(sizeof(*virtio), GFP_KERNEL);
+	unsigned long flags;
+	int err;
+
+	if (!virtio)
+		return -ENOMEM;
+	virtio->vxb = vxb;
+	virtio->vdev.id.device = device_id;
+	virtio->vdev.id.vendor = vendor_id;
+	virtio->vdev.config = &vxb_config_ops;
+	virtio->vdev.dev.parent = &vxb->xdev->dev;
+	virtio->vdev.dev.release = vxb_virtio_release;
+
+	spin_lock_irqsave(&vxb->event_lock, flags);
+	vxb->virtio = virtio;
+	spin_unlock_irqrestore(&vxb->event_lock, flags);
+
+	err = register_virtio_device(&virtio->vdev);
+	if (err) {
+		spin_lock_irqsave(&vxb->event_lock, flags);
+		vxb->virtio = NULL;
+		spin_unlock_irqrestore(&vxb->event_lock, flags);
+		put_device(&virtio->vdev.dev);
+	}
+	return err;
+}
+
+/**
+ * vxb_unregister - removes the virtio device, if there is one
+ * @vxb: device
+ */
+void vxb_unregister(struct vxb_device *vxb)
+{
+	struct vxb_virtio *virtio = vxb->virtio;
+	unsigned long flags;
+
+	if (!virtio)
+		return;
+	get_device(&virtio->vdev.dev);
+	unregister_virtio_device(&virtio->vdev);
+	spin_lock_irqsave(&vxb->event_lock, flags);
+	vxb->virtio = NULL;
+	spin_unlock_irqrestore(&vxb->event_lock, flags);
+	put_device(&virtio->vdev.dev);
+}
+
+/**
+ * vxb_release - frees page, port and memory access, if there are any
+ * @vxb: device without a virtio device
+ */
+void vxb_release(struct vxb_device *vxb)
+{
+	vxb_page_stop(vxb);
+	if (vxb->memory) {
+		vxb->memory->stop(vxb);
+		WRITE_ONCE(vxb->memory, NULL);
+	}
+}
+
+static int vxb_publish(struct vxb_device *vxb)
+{
+	struct xenbus_device *xdev = vxb->xdev;
+	struct xenbus_transaction xbt;
+	int err;
+
+again:
+	err = xenbus_transaction_start(&xbt);
+	if (err)
+		return err;
+	err = xenbus_printf(xbt, xdev->nodename, "version", "%u", VXB_VERSION);
+	if (!err)
+		err = xenbus_write(xbt, xdev->nodename, "memory-access",
+				   vxb->memory->name);
+	if (!err)
+		err = xenbus_printf(xbt, xdev->nodename, "device-page", "%u",
+				    vxb->page_ref);
+	if (!err)
+		err = xenbus_printf(xbt, xdev->nodename, "event-channel", "%u",
+				    vxb->port);
+	if (err) {
+		xenbus_transaction_end(xbt, 1);
+		return err;
+	}
+	err = xenbus_transaction_end(xbt, 0);
+	if (err == -EAGAIN)
+		goto again;
+	return err;
+}
+
+/* The backend is ready: offers it what it needs */
+static void vxb_prepare(struct vxb_device *vxb)
+{
+	struct xenbus_device *xdev = vxb->xdev;
+	const struct vxb_memory *memory;
+	unsigned int version;
+	int err;
+
+	vxb_release(vxb);
+	version = xenbus_read_unsigned(xdev->otherend, "version", 0);
+	if (version != VXB_VERSION) {
+		xenbus_dev_fatal(xdev, -EOPNOTSUPP,
+				 "%s/version is %u, this driver speaks version %u",
+				 xdev->otherend, version, VXB_VERSION);
+		return;
+	}
+	memory = vxb_memory_choose(vxb);
+	if (!memory || memory->start(vxb))
+		return;
+	WRITE_ONCE(vxb->memory, memory);
+
+	err = vxb_page_start(vxb);
+	if (!err)
+		err = vxb_publish(vxb);
+	if (err) {
+		vxb_release(vxb);
+		xenbus_dev_fatal(xdev, err, "setting up the device page");
+		return;
+	}
+	xenbus_switch_state(xdev, XenbusStateInitialised);
+}
+
+/* The backend has bound page and port: the virtio device can live */
+static void vxb_connect(struct vxb_device *vxb)
+{
+	u32 device_id, vendor_id;
+	int err;
+
+	if (vxb_page_check(vxb, &device_id, &vendor_id))
+		return;
+	err = vxb_register(vxb, device_id, vendor_id);
+	if (err) {
+		xenbus_dev_fatal(vxb->xdev, err, "registering the virtio device");
+		return;
+	}
+	xenbus_switch_state(vxb->xdev, XenbusStateConnected);
+}
+
+/**
+ * vxb_work - does what the backend's state asks for
+ * @work: the device's work
+ */
+void vxb_work(struct work_struct *work)
+{
+	struct vxb_device *vxb = container_of(work, struct vxb_device, work);
+	struct xenbus_device *xdev = vxb->xdev;
+
+	if (vxb->resumed)
+		return;
+	switch (READ_ONCE(vxb->backend_state)) {
+	case XenbusStateInitWait:
+		if (xdev->state == XenbusStateClosed)
+			xenbus_switch_state(xdev, XenbusStateInitialising);
+		if (xdev->state == XenbusStateInitialising)
+			vxb_prepare(vxb);
+		break;
+	case XenbusStateConnected:
+		if (xdev->state == XenbusStateInitialised)
+			vxb_connect(vxb);
+		break;
+	case XenbusStateClosing:
+		vxb_unregister(vxb);
+		xenbus_switch_state(xdev, XenbusStateClosed);
+		break;
+	case XenbusStateClosed:
+	case XenbusStateUnknown:
+		if (xdev->state == XenbusStateInitialising)
+			break;
+		if (vxb->virtio)
+			vxb_break(vxb, "%s has closed", xdev->otherend);
+		vxb_unregister(vxb);
+		vxb_release(vxb);
+		xenbus_switch_state(xdev, XenbusStateClosed);
+		break;
+	default:
+		break;
+	}
+}

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError, MissingDependency, TimeLimit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 #: program → Debian package
 PACKAGES = {
@@ -72,7 +72,7 @@ class Host:
         """Runs a program to its end and returns its standard output.
 
         `what` names the step in errors. Raises LabError if the program fails (with the last lines that it
-        wrote) and TimeLimit after `limit` seconds, with its whole process group ended.
+        wrote) and TimeLimit after `limit` seconds, with all its children ended.
         """
         command = [program(argv[0]), *argv[1:]]
         command = as_root(command) if root else command
@@ -86,7 +86,6 @@ class Host:
                 stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                start_new_session=True,
             ) as process:
                 try:
                     output, _ = process.communicate(stdin, timeout=limit)
@@ -116,10 +115,23 @@ class Host:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends a process and its group; one started by sudo is ended through sudo."""
-    if os.geteuid() == 0:
-        os.killpg(process.pid, signal.SIGKILL)
-    else:
-        subprocess.run(as_root(["kill", "-KILL", "--", f"-{process.pid}"]), check=False, timeout=10)
-        process.kill()
+    """Ends a process and what it has started; what sudo started is ended through sudo.
+
+    They share our process group, so that Ctrl-C on a terminal reaches them all.
+    """
+    family = [str(pid) for pid in (process.pid, *_descendants(process.pid))]
+    subprocess.run(as_root(["kill", "-KILL", *family]), stderr=subprocess.DEVNULL, check=False, timeout=10)
     process.wait(10)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Every process below one, from /proc/<pid>/stat (proc(5), fields 1 and 4)."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    found = list(children.get(pid, []))
+    for child in found:
+        found += children.get(child, [])
+    return found

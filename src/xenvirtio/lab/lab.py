@@ -9,37 +9,24 @@ A command that fails is a `Completed` with its status; a machine that went away 
 from __future__ import annotations
 
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from xenvirtio.errors import LabError, LabLost, TimeLimit, UsageError
-from xenvirtio.lab import debian, image, machine, payload, prune, qemu, snapshot
+from xenvirtio.errors import LabError, TimeLimit, UsageError
+from xenvirtio.lab import commands, debian, image, machine, payload, prune, qemu, restore, snapshot
 from xenvirtio.lab.dom0.protocol import Kind
 from xenvirtio.lab.host import Host
 from xenvirtio.lab.paths import Cache, locked, newest
 from xenvirtio.lab.results import Completed, Status
 from xenvirtio.lab.session import Session
 from xenvirtio.lab.stages import Progress
-from xenvirtio.lab.terminal import interact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-#: seconds within which the agent answers, on a busy machine
-ANSWER_LIMIT = 30.0
 #: seconds for restoring the snapshot; about 2 on a quiet machine
 RESTORE_LIMIT = 60.0
-_DISK_KEY = "disk.key"
-
-#: after restoring: the clock, and the payload's disk, whose old content dom0 must not remember
-_RESTORED = """
-date -u -s "@$1" >/dev/null
-blockdev --flushbufs /dev/vdb
-umount /opt/xenvirtio 2>/dev/null || true
-mount -t squashfs -o ro /dev/vdb /opt/xenvirtio
-"""
 
 
 class Lab:
@@ -81,18 +68,18 @@ class Lab:
         with ThreadPoolExecutor(max_workers=2) as pool:
             building = pool.submit(payload.ensure, self._cache, base, sources, self._progress)
             snap = snapshot.ensure(self._cache, base, shape, self._progress)
-            payload_key, payload_disk = building.result()
+            built = building.result()
         with locked(self.folder / "lock", f"lab {self.name!r}", limit=120):
             running = machine.find(self.folder)
-            wanted = (base.key, payload_key, snap.accelerator)
+            wanted = (base.key, built[0], snap.accelerator)
             if running is not None:
                 if (running.image, running.payload, running.accelerator) == wanted:
-                    machine.wait_for_agent(self.folder, running, ANSWER_LIMIT)
+                    machine.wait_for_agent(self.folder, running, commands.ANSWER_LIMIT)
                     return
                 self._progress.note(f"Lab {self.name!r} runs older code: restarting it")
                 machine.stop(running)
             with self._progress.stage("Start the lab", RESTORE_LIMIT) as stage:
-                self._restore(base, snap, shape, payload_key, payload_disk, stage.limit)
+                restore.start(self.folder, self.name, base, snap, shape, built, stage.limit)
 
     def down(self) -> bool:
         """Ends the lab's machine; false if it was not running. What was written in it is forgotten."""
@@ -169,34 +156,20 @@ class Lab:
         LabLost if the machine went away or stopped answering, TimeLimit if the command took too long (it is
         killed then).
         """
-        argv = ("sh", "-c", command) if isinstance(command, str) else tuple(command)
-        collected: dict[Kind, list[bytes]] = {Kind.STDOUT: [], Kind.STDERR: []}
-        sink = on_output or (lambda kind, data: collected[kind].append(data))
-        try:
-            with Session(self.folder, ANSWER_LIMIT) as session:
-                session.start(argv, dict(environment or {}), cwd, None)
-                if stdin_from is None:
-                    session.send_input(stdin.encode() if isinstance(stdin, str) else stdin or b"")
-                    if stdin:
-                        session.send_input(b"")
-                status = session.stream(sink, timeout=timeout, stdin=stdin_from)
-        except LabLost as lost:
-            raise self._explained(lost) from lost
-        except TimeLimit as error:
-            self._still_there()
-            raise TimeLimit(
-                f"in dom0, {' '.join(argv)!r} did not end within {timeout:.0f} s", hint="xenvirtio lab shell"
-            ) from error
-        out, err = (b"".join(collected[kind]).decode(errors="replace") for kind in (Kind.STDOUT, Kind.STDERR))
-        return Completed(argv, status, out, err)
+        return commands.run(
+            self.folder,
+            ("sh", "-c", command) if isinstance(command, str) else tuple(command),
+            timeout=timeout,
+            stdin=stdin.encode() if isinstance(stdin, str) else stdin or b"",
+            environment=environment,
+            cwd=cwd,
+            on_output=on_output,
+            stdin_from=stdin_from,
+        )
 
     def shell(self, command: Sequence[str] = ("bash", "-l")) -> int:
         """Runs an interactive command in dom0 on the terminal that we are on; returns its status."""
-        try:
-            with Session(self.folder, ANSWER_LIMIT) as session:
-                return interact(session, command)
-        except LabLost as lost:
-            raise self._explained(lost) from lost
+        return commands.interactive(self.folder, command)
 
     def console(self, guest: str) -> int:
         """A guest's console, interactively; Ctrl-] leaves it."""
@@ -245,50 +218,6 @@ class Lab:
             base = image.ensure(self._cache, self.release, self._progress)
             fetching.result()
         return base
-
-    def _restore(
-        self,
-        base: image.Image,
-        snap: snapshot.Snapshot,
-        shape: qemu.Shape,
-        payload_key: str,
-        payload_disk: Path,
-        limit: float,
-    ) -> None:
-        deadline = time.monotonic() + limit
-        stamp = self.folder / _DISK_KEY
-        if not stamp.exists() or stamp.read_text() != snap.key or not (self.folder / qemu.DISK).exists():
-            stamp.unlink(missing_ok=True)
-            snapshot.copy(snap, self.folder / qemu.DISK)
-            stamp.write_text(snap.key)
-        machine.prepare(self.folder, base, payload_disk)
-        running = machine.start(
-            self.folder, self.name, snap.accelerator, shape, image=base.key, payload=payload_key, restore=True
-        )
-        try:
-            machine.wait_for_agent(self.folder, running, deadline - time.monotonic())
-            now = f"{time.time():.3f}"
-            self.run(
-                ["sh", "-euc", _RESTORED, "sh", now], timeout=max(1.0, deadline - time.monotonic())
-            ).check()
-        except BaseException:
-            machine.stop(running)
-            raise
-
-    def _explained(self, lost: LabLost) -> LabLost:
-        """With what QEMU or the console said last, if there was a machine."""
-        boot = newest(self.folder / "boots")
-        if boot is None or machine.find(self.folder) is not None:
-            return lost
-        last = machine.Machine(0, -1, "", str(boot.relative_to(self.folder)), "", "")
-        return LabLost(f"{lost.message}: {machine.why_ended(self.folder, last)}", hint=lost.hint)
-
-    def _still_there(self) -> None:
-        """After a command that took too long: LabLost if the machine does not answer any more."""
-        try:
-            Session(self.folder, limit=10).close()
-        except TimeLimit as error:
-            raise LabLost("the lab's machine does not answer any more", hint="xenvirtio lab log") from error
 
     def _release_of(self, running: machine.Machine | None) -> str | None:
         if running is None:

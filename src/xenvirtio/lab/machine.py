@@ -108,10 +108,13 @@ def find(folder: Path) -> Machine | None:
 
 def wait_for_agent(folder: Path, machine: Machine, limit: float) -> None:
     """Waits until dom0's agent answers; raises LabLost if the machine ends, TimeLimit after `limit` s."""
+    boot = folder / machine.boot
     deadline = time.monotonic() + limit
     while (left := deadline - time.monotonic()) > 0:
         if not machine.alive:
-            raise LabLost(f"QEMU ended: {why_ended(folder, machine)}", hint=f"see {folder / machine.boot}")
+            raise LabLost(
+                f"QEMU ended: {why_ended(folder / machine.boot)}", hint=f"see {folder / machine.boot}"
+            )
         if not (folder / qemu.port(0)).exists():
             time.sleep(0.02)
             continue
@@ -123,8 +126,8 @@ def wait_for_agent(folder: Path, machine: Machine, limit: float) -> None:
         except LabLost:
             time.sleep(0.05)
     raise TimeLimit(
-        f"dom0's agent did not answer in {limit:.0f} s; the console ends with: {last_line(folder, machine)}",
-        hint=f"see {folder / machine.boot}",
+        f"dom0's agent did not answer in {limit:.0f} s; the console ends with: {last_line(boot)}",
+        hint=f"see {boot}",
     )
 
 
@@ -136,7 +139,7 @@ def _check_runs(folder: Path, machine: Machine, limit: float) -> None:
     except LabLost:
         return  # it ended: the caller sees
     if state in ("internal-error", "guest-panicked", "io-error", "shutdown"):
-        raise LabLost(f"QEMU stopped the machine ({state}): {why_ended(folder, machine)}")
+        raise LabLost(f"QEMU stopped the machine ({state}): {why_ended(folder / machine.boot)}")
 
 
 def stop(machine: Machine, limit: float = 10.0) -> None:
@@ -154,22 +157,16 @@ def stop(machine: Machine, limit: float = 10.0) -> None:
         raise TimeLimit(f"QEMU (process {machine.pid}) did not end within {limit:.0f} s")
 
 
-def why_ended(folder: Path, machine: Machine) -> str:
+def why_ended(boot: Path) -> str:
     """The last words of QEMU, or else of the console."""
-    log = folder / machine.boot / "qemu.log"
+    log = boot / "qemu.log"
     words = [line for line in _text(log).splitlines() if line.strip() and not _NOISE.search(line)]
-    return (
-        words[0].strip()
-        if words
-        else f"it left no message; the console ends with: {last_line(folder, machine)}"
-    )
+    return words[0].strip() if words else f"it left no message; the console ends with: {last_line(boot)}"
 
 
-def last_line(folder: Path, machine: Machine) -> str:
+def last_line(boot: Path) -> str:
     """The last line on the console, or "nothing"."""
-    lines = [
-        line.strip() for line in _text(folder / machine.boot / "console.log").splitlines() if line.strip()
-    ]
+    lines = [line.strip() for line in _text(boot / "console.log").splitlines() if line.strip()]
     return lines[-1] if lines else "nothing"
 
 

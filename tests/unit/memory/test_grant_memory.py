@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from xenvirtio.errors import MemoryViolation, QueueViolation
+from xenvirtio.errors import MemoryViolation, QueueViolation, XenError
 from xenvirtio.memory import faults, raw
 from xenvirtio.memory.local import LocalMemory
 from xenvirtio.queue.batch import Batch
@@ -265,6 +265,24 @@ def test_no_copy_crosses_a_page_on_either_side(monkeypatch: pytest.MonkeyPatch) 
         pair.give()
         assert len(seen) > 20
         assert max(seen) <= 4096
+
+
+def test_a_call_that_xen_refuses_whole_leaves_the_chains_in_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = GrantGuest()
+    with Pair(guest=guest) as pair:
+        pair.driver.add([b"later"])
+        pair.driver.kick()
+        with monkeypatch.context() as patch:
+
+            def refuse(segments: int, count: int) -> None:  # noqa: ARG001
+                raise XenError("grant copy: Cannot allocate memory")
+
+            patch.setattr(guest.table, "copy", refuse)
+            with pytest.raises(XenError):
+                pair.take()
+        assert pair.batch.count == 0
+        assert pair.take() == 1
+        assert pair.read(0) == b"later"
 
 
 def test_rings_of_several_pages_with_an_offset_are_mapped_and_let_go() -> None:

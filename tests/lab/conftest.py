@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from lab_rig import GuestMaker, traces, traces_after
 
+from tests.lab.lab_rig import GuestMaker, traces, traces_after
 from xenvirtio.errors import LabLost
 from xenvirtio.lab import Lab
 from xenvirtio.lab.guest import Backend, Guest

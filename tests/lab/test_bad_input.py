@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from lab_rig import make_image, traces, traces_after
 
+from tests.lab.lab_rig import make_image, traces, traces_after
 from xenvirtio.lab.guest import Disk, GuestConfig, Nic, start
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lab_rig import DISK_BYTES, MIB, md5_in_dom0
+from tests.lab.lab_rig import DISK_BYTES, MIB, md5_in_dom0
 
 if TYPE_CHECKING:
     from xenvirtio.lab import Lab

@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 import pytest
-from lab_rig import MIB
+
+from tests.lab.lab_rig import MIB
 
 if TYPE_CHECKING:
     from xenvirtio.lab.guest import Guest

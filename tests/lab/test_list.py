@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-from lab_rig import MIB, device_of
+from tests.lab.lab_rig import MIB, device_of
 
 if TYPE_CHECKING:
     from xenvirtio.lab.guest import Backend, Guest

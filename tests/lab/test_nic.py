@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-from lab_rig import ADDRESS, MIB, wait_for_address
 
+from tests.lab.lab_rig import ADDRESS, MIB, wait_for_address
 from xenvirtio.lab.guest import tcp
 
 if TYPE_CHECKING:

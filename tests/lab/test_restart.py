@@ -6,8 +6,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from lab_rig import DISK_APPEARS, MIB, GuestMaker, md5_in_dom0, traces, traces_after, usual_config
 
+from tests.lab.lab_rig import DISK_APPEARS, MIB, GuestMaker, md5_in_dom0, traces, traces_after, usual_config
 from xenvirtio.lab.guest import Guest
 from xenvirtio.spec.xenbus import MemoryAccess
 

@@ -158,10 +158,13 @@ def stop(machine: Machine, limit: float = 10.0) -> None:
 
 
 def why_ended(boot: Path) -> str:
-    """The last words of QEMU, or else of the console."""
-    log = boot / "qemu.log"
-    words = [line for line in _text(log).splitlines() if line.strip() and not _NOISE.search(line)]
-    return words[0].strip() if words else f"it left no message; the console ends with: {last_line(boot)}"
+    """The first words of QEMU that are no noise, or else the last ones of the console."""
+    words = [
+        line for line in _text(boot / "qemu.log").splitlines() if line.strip() and not _NOISE.search(line)
+    ]
+    if words:
+        return words[0].strip()
+    return f"QEMU ended without a message (killed?); the console ends with: {last_line(boot)}"
 
 
 def last_line(boot: Path) -> str:

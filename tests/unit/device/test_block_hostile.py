@@ -7,8 +7,8 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from test_block_requests import SECTORS, Disk, header, image, ranges
 
+from tests.unit.device.test_block_requests import SECTORS, Disk, header, image, ranges
 from xenvirtio.device.block import space
 from xenvirtio.errors import GuestViolation
 from xenvirtio.spec import block as spec

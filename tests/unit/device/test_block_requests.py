@@ -7,8 +7,8 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from device_rig import Rig
 
+from tests.unit.device.device_rig import Rig
 from xenvirtio.device.block.config import BlockConfig
 from xenvirtio.device.block.state import BlockDevice
 from xenvirtio.spec import block as spec

@@ -6,11 +6,11 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
-from device_rig import TRANSPORT, Rig
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_net_packets import MAC, SocketLink
 
+from tests.unit.device.device_rig import TRANSPORT, Rig
+from tests.unit.device.test_net_packets import MAC, SocketLink
 from xenvirtio.device.block.config import BlockConfig
 from xenvirtio.device.block.state import BlockDevice
 from xenvirtio.device.entropy.state import EntropyDevice

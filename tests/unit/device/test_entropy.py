@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from device_rig import Rig
 
+from tests.unit.device.device_rig import Rig
 from xenvirtio.device.entropy.state import REQUEST_MAX, EntropyDevice
 from xenvirtio.testing.guest import KINDS
 

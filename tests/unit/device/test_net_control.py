@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_net_packets import BROADCAST, CTRL, MAC, OTHER, RX, Nic, frame
 
+from tests.unit.device.test_net_packets import BROADCAST, CTRL, MAC, OTHER, RX, Nic, frame
 from xenvirtio.device.net.requests import ReceiveFilter
 from xenvirtio.device.net.space import MAC_TABLE_MAX
 from xenvirtio.errors import GuestViolation

@@ -10,8 +10,8 @@ import struct
 from typing import TYPE_CHECKING
 
 import pytest
-from device_rig import Rig
 
+from tests.unit.device.device_rig import Rig
 from xenvirtio.device.net.config import NetConfig
 from xenvirtio.device.net.space import PACKET_MAX
 from xenvirtio.device.net.state import NetDevice

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from test_net_packets import MAC
 
+from tests.unit.device.test_net_packets import MAC
 from xenvirtio.device.factory import make_device
 from xenvirtio.device.net.config import NetConfig
 from xenvirtio.device.net.tap import Tap

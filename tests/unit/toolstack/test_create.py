@@ -9,8 +9,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from toolstack_fakes import World
 
+from tests.unit.toolstack.toolstack_fakes import World
 from xenvirtio.errors import TimeLimit, UsageError, XenError, XenvirtioError
 from xenvirtio.toolstack import connect, create
 from xenvirtio.toolstack.create import StartOptions, destroy, start

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from toolstack_fakes import World
 
+from tests.unit.toolstack.toolstack_fakes import World
 from xenvirtio.cli import main as cli
 from xenvirtio.toolstack import lifecycle, local
 from xenvirtio.toolstack.listing import rows

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_grammar import Plain, plain, settings, written_files
 
+from tests.unit.toolstack.test_grammar import Plain, plain, settings, written_files
 from xenvirtio.errors import ConfigError, UsageError
 from xenvirtio.toolstack.config import GuestConfig, read
 from xenvirtio.toolstack.grammar import Source, parse

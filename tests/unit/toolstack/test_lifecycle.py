@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from toolstack_fakes import World
 
+from tests.unit.toolstack.toolstack_fakes import World
 from xenvirtio.errors import XenError, XenvirtioError
 from xenvirtio.toolstack import lifecycle
 from xenvirtio.toolstack.create import StartOptions, start

@@ -12,7 +12,7 @@ import pytest
 
 import xenvirtio
 
-HARNESS = Path(__file__).parents[2] / "lab"
+ROOT = Path(__file__).parents[3]
 
 TESTS = """
 import pytest
@@ -36,13 +36,12 @@ SETUP = {"where": "setup", "argument": "losing", "body": "pass"}
 
 
 def session(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
-    for name in ("conftest.py", "lab_rig.py"):
-        shutil.copy(HARNESS / name, folder)
+    shutil.copy(ROOT / "tests/lab/conftest.py", folder)
     (folder / "test_it.py").write_text(tests)
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(Path(xenvirtio.__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": f"{Path(xenvirtio.__file__).parents[1]}:{ROOT}"},
         capture_output=True,
         text=True,
         timeout=50,

@@ -25,6 +25,7 @@ PACKAGES = {
     "mke2fs": "e2fsprogs",
     "apt-config": "apt",
     "tar": "tar",
+    "zstd": "zstd",
     "chroot": "coreutils",
     "sudo": "sudo",
 }

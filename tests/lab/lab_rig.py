@@ -35,8 +35,7 @@ done
 if [ -e /run/xenvirtio-lab/daemon.pid ]; then
     pgrep -P "$(cat /run/xenvirtio-lab/daemon.pid)" | sed 's/^/worker /'
 fi
-pgrep -f '[x]envirtio.* lifecycle' | sed 's/^/lifecycle /'
-true
+ps -eo pid=,comm=,args= | awk '$2 != "sh" && $2 != "awk" && / lifecycle/ { print "lifecycle " $1 }'
 """
 #: seconds for a guest's traces to go; a worker has one second, and commands in dom0 are slow
 TRACES_LIMIT = 15.0

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from xenvirtio.errors import UsageError
+
 DEFAULT_MIRROR = "http://deb.debian.org/debian"
 DEFAULT_SECURITY = "http://deb.debian.org/debian-security"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -36,6 +38,13 @@ RELEASES = {
     "trixie": Release("trixie", xen="4.20", python="3.13"),
     "bookworm": Release("bookworm", xen="4.17", python="3.11"),
 }
+
+
+def release(name: str) -> Release:
+    """The release of that name; raises UsageError if the lab does not know it."""
+    if name not in RELEASES:
+        raise UsageError(f"no release {name!r} for the lab", hint=f"one of: {', '.join(RELEASES)}")
+    return RELEASES[name]
 
 
 def packages(release: Release) -> list[str]:

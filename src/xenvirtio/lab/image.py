@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError
 from xenvirtio.lab import debian, initramfs, prune
+from xenvirtio.lab.bootstrap import bootstrap
 from xenvirtio.lab.host import Host
 from xenvirtio.lab.paths import Cache, locked
 
@@ -45,6 +46,8 @@ DOM0_FILES = (
     "initramfs-init",
 )
 DOM0_FOLDER = "usr/lib/xenvirtio-lab"
+#: where the payload is mounted in dom0, and built in the tree
+MOUNT_POINT = "opt/xenvirtio"
 
 _LAUNCHER = """\
 #!/usr/bin/python3 -I
@@ -138,7 +141,14 @@ def _make_tree(folder: Path, release: debian.Release, progress: Progress) -> Non
         prune.remove_tree(folder)
     folder.mkdir(parents=True)
     with progress.stage(f"Install Debian {release.name} with Xen {release.xen}", limit=420) as stage:
-        _bootstrap(Host(folder / "build.log"), folder, release, stage.left)
+        bootstrap(
+            Host(folder / "build.log"),
+            folder,
+            release,
+            debian.packages(release),
+            stage.left,
+            exclude=EXCLUDED,
+        )
         (folder / "complete").touch()
 
 
@@ -159,6 +169,7 @@ def _make_image(image: Image, progress: Progress) -> None:
         overlay = image.folder / "overlay"
         shutil.rmtree(overlay, ignore_errors=True)
         _dom0_files(overlay / DOM0_FOLDER)
+        (overlay / MOUNT_POINT).mkdir(parents=True)
         host.run(["cp", "-rT", str(overlay), str(tree)], limit=20, what="copy dom0's files", root=True)
         with image.disk.open("wb") as disk:
             disk.truncate(ROOT_BYTES)
@@ -176,29 +187,6 @@ def _make_image(image: Image, progress: Progress) -> None:
         )
         facts = {name: value for name, value in asdict(image).items() if name != "folder"}
         (image.folder / "image.json").write_text(json.dumps(facts, indent=1))
-
-
-def _bootstrap(host: Host, folder: Path, release: debian.Release, limit: float) -> None:
-    """mmdebstrap, with the host's way to the archive."""
-    archive = debian.archive_of_host(
-        debian.host_sources(), host.run(["apt-config", "dump"], limit=20, what="read apt's configuration")
-    )
-    sources, options = folder / "sources.list", folder / "apt.conf"
-    sources.write_text(archive.sources(release))
-    options.touch(mode=0o600)  # a proxy's address may hold a password
-    options.write_text("".join(f"{line}\n" for line in archive.options))
-    host.run(
-        ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory"]
-        + [f"--include={','.join(debian.packages(release))}", f"--aptopt={options}"]
-        + [f"--dpkgopt=path-exclude={pattern}" for pattern in EXCLUDED]
-        + ["--dpkgopt=force-unsafe-io"]
-        + ['--customize-hook=rm -f "$1"/etc/apt/apt.conf.d/99mmdebstrap "$1"/etc/resolv.conf']
-        + ['--customize-hook=mkdir -p "$1"/opt/xenvirtio']
-        + [release.name, str(folder / "tree"), str(sources)],
-        limit=limit,
-        what=f"install Debian {release.name}",
-        root=True,
-    )
 
 
 def _dom0_files(folder: Path) -> None:

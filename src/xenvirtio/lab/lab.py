@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from xenvirtio.errors import LabError, TimeLimit, UsageError
+from xenvirtio.errors import LabError, TimeLimit
 from xenvirtio.lab import commands, debian, image, machine, payload, prune, qemu, restore, snapshot
 from xenvirtio.lab.dom0.protocol import Kind
 from xenvirtio.lab.host import Host
@@ -42,12 +42,8 @@ class Lab:
         environment: Mapping[str, str] = os.environ,
     ) -> None:
         """Names a lab; nothing happens yet. Raises UsageError for an unknown release or a bad name."""
-        if release not in debian.RELEASES:
-            raise UsageError(
-                f"no release {release!r} for the lab", hint=f"one of: {', '.join(debian.RELEASES)}"
-            )
         self.name = name
-        self.release = debian.RELEASES[release]
+        self.release = debian.release(release)
         self._cache = cache or Cache.of(environment)
         self._progress = progress or Progress()
         self._environment = environment

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from xenvirtio.errors import LabError
 from xenvirtio.lab import debian, prune, wheels
 from xenvirtio.lab.host import Host
+from xenvirtio.lab.image import MOUNT_POINT
 from xenvirtio.lab.paths import Cache, locked
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 #: bytes of the payload's disk: fixed, as the snapshot knows the disk's size
 DISK_BYTES = 1 << 30
-#: where it is built, in the tree, and where it is mounted, in dom0
-MOUNT = "opt/xenvirtio"
+#: where it is built, in the tree
 _BUILD = "var/tmp/xenvirtio-build"
 _IGNORED = {"__pycache__", "build", "xenvirtio.egg-info"}
 
@@ -180,13 +180,13 @@ def _copy_sources(host: Host, tree: Path, sources: Sources, packages: Path) -> N
 _PYTHON_SCRIPT = f"""
 cd /{_BUILD}
 install="pip install --quiet --no-index --find-links wheels"
-if ! cmp -s wheels/complete.json /{MOUNT}/.requirements; then
-    rm -rf /{MOUNT}/venv build-venv
+if ! cmp -s wheels/complete.json /{MOUNT_POINT}/.requirements; then
+    rm -rf /{MOUNT_POINT}/venv build-venv
     python3 -m venv build-venv
     build-venv/bin/$install -r wheels/build.txt
-    python3 -m venv /{MOUNT}/venv
-    /{MOUNT}/venv/bin/$install -r wheels/run.txt
-    cp wheels/complete.json /{MOUNT}/.requirements
+    python3 -m venv /{MOUNT_POINT}/venv
+    /{MOUNT_POINT}/venv/bin/$install -r wheels/run.txt
+    cp wheels/complete.json /{MOUNT_POINT}/.requirements
 fi
 # What was compiled before stays for the next build, but never as a stale module in the wheel.
 cat pyproject.toml setup.py 2>/dev/null >settings.new || true
@@ -197,13 +197,13 @@ rm -rf dist
 printf '[build_ext]\nparallel = %s\n' "$(nproc)" >parallel.cfg
 export DIST_EXTRA_CONFIG=$PWD/parallel.cfg
 build-venv/bin/pip wheel --quiet --no-index --no-deps --no-build-isolation --wheel-dir dist .
-/{MOUNT}/venv/bin/$install --no-deps --force-reinstall dist/xenvirtio-*.whl
+/{MOUNT_POINT}/venv/bin/$install --no-deps --force-reinstall dist/xenvirtio-*.whl
 """
 
 
 def _module_script(image: Image) -> str:
     headers = f"/lib/modules/{image.kernel}/build"
-    target = f"/{MOUNT}/modules/{image.kernel}"
+    target = f"/{MOUNT_POINT}/modules/{image.kernel}"
     return f"""
 make -C {headers} M=/{_BUILD}/guest/linux -j"$(nproc)" modules
 mkdir -p {target}
@@ -216,7 +216,7 @@ def _guest_files(host: Host, out: Path, tree: Path, limit: float) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     artifacts.build(tree, out)
-    target = tree / MOUNT / "guest"
+    target = tree / MOUNT_POINT / "guest"
     host.run(["rm", "-rf", str(target)], limit=20, what="remove the guests' old files", root=True)
     host.run(["cp", "-r", "-L", str(out), str(target)], limit=limit, what="copy the guests' files", root=True)
     shutil.rmtree(out)
@@ -227,7 +227,15 @@ def _pack(host: Host, tree: Path, disk: Path, limit: float) -> None:
     part.unlink(missing_ok=True)
     host.run(
         [
-            *("mksquashfs", str(tree / MOUNT), str(part), "-quiet", "-no-progress", "-noappend", "-all-root"),
+            *(
+                "mksquashfs",
+                str(tree / MOUNT_POINT),
+                str(part),
+                "-quiet",
+                "-no-progress",
+                "-noappend",
+                "-all-root",
+            ),
             *("-noI", "-noD", "-noF", "-noX", "-no-xattrs"),  # unpacking would cost dom0's emulated processor
         ],
         limit=limit,

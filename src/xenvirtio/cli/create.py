@@ -4,43 +4,42 @@ from __future__ import annotations
 
 import signal
 import sys
-from pathlib import Path  # noqa: TC003 - typer reads it
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
-
-from xenvirtio.cli.app import command_app
+import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xenvirtio.toolstack.xl import Domain
 
-app = command_app()
 
-
-@app.command()
-def create(
-    configuration: Annotated[
-        Path, typer.Argument(metavar="guest.cfg", help="The guest's configuration, as for xl create.")
-    ],
-    settings: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="key=value",
-            help="More settings, as further lines of the configuration: memory=512 'name=\"other\"'.",
-        ),
-    ] = None,
-    console: Annotated[
-        bool, typer.Option("--console", "-c", help="Connect this terminal to the guest's console.")
-    ] = False,
-    paused: Annotated[
-        bool, typer.Option("--paused", "-p", help="Plug the devices, but leave the guest paused.")
-    ] = False,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="Wait until the guest has connected its devices.")
-    ] = True,
-    timeout: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="Limit for backend and guest, each.")
-    ] = 60,
+@click.command("create")
+@click.argument(
+    "configuration",
+    type=click.Path(path_type=Path),
+    metavar="guest.cfg",
+    help="The guest's configuration, as for xl create.",
+)
+@click.argument(
+    "settings",
+    nargs=-1,
+    metavar="[key=value]...",
+    help="More settings, as further lines of the configuration: memory=512 'name=\"other\"'.",
+)
+@click.option("--console", "-c", is_flag=True, help="Connect this terminal to the guest's console.")
+@click.option("--paused", "-p", is_flag=True, help="Plug the devices, but leave the guest paused.")
+@click.option("--wait/--no-wait", default=True, help="Wait until the guest has connected its devices.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=60,
+    metavar="SECONDS",
+    help="Limit for backend and guest, each.",
+)
+def app(
+    configuration: Path, settings: Sequence[str], console: bool, paused: bool, wait: bool, timeout: float
 ) -> None:
     """Start a guest whose vd… disks and model=virtio NICs are virtio devices.
 
@@ -66,7 +65,7 @@ def create(
     from xenvirtio.toolstack.local import local_toolstack
     from xenvirtio.toolstack.records import Record
 
-    guest = guest_from(read(configuration, settings or []))
+    guest = guest_from(read(configuration, settings))
     for warning in guest.warnings:
         _say(f"warning: {warning}")
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from pathlib import Path  # noqa: TC003 - typer reads it
-from typing import Annotated
+from pathlib import Path
 
-import typer
+import click
 
-from xenvirtio.cli.app import command_app
 from xenvirtio.worker.status import RUN_DIRECTORY
 
-app = command_app()
 
-
-class Level(StrEnum):
-    """How much is logged."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
-
-
-@app.command()
-def daemon(
-    run_dir: Annotated[
-        Path, typer.Option(help="Where the lock, the status socket and the devices' state files are.")
-    ] = RUN_DIRECTORY,
-    log_level: Annotated[Level, typer.Option(help="Least severe messages to log.")] = Level.INFO,
-) -> None:
+@click.command("daemon")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    default=RUN_DIRECTORY,
+    help="Where the lock, the status socket and the devices' state files are.",
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    help="Least severe messages to log.",
+)
+def app(run_dir: Path, log_level: str) -> None:
     """Serve the virtio devices of all guests, in the foreground, until SIGTERM or Ctrl-C.
 
     Guests that are connected when it stops wait, and go on when it is started again. It logs to stderr, and
@@ -37,4 +30,4 @@ def daemon(
     """
     from xenvirtio.worker.daemon import run_daemon
 
-    run_daemon(run_dir, log_level.value)
+    run_daemon(run_dir, log_level)

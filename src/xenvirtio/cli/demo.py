@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from xenvirtio.cli.app import command_app
-
-app = command_app()
+import click
 
 
-@app.command()
-def demo(
-    release: Annotated[
-        str,
-        typer.Option(
-            "--release", "-r", help="trixie (Xen 4.20, Linux 6.12) or bookworm (Xen 4.17, Linux 6.1)."
-        ),
-    ] = "trixie",
-    memory_access: Annotated[
-        str,
-        typer.Option("--memory-access", "-m", help="The way to the guest's memory: grant or foreign."),
-    ] = "grant",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the results go, as JSON.")] = Path(
-        "build/demo.json"
-    ),
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the lab running, to look around.")] = False,
-) -> None:
+@click.command("demo")
+@click.option(
+    "--release",
+    "-r",
+    default="trixie",
+    help="trixie (Xen 4.20, Linux 6.12) or bookworm (Xen 4.17, Linux 6.1).",
+)
+@click.option(
+    "--memory-access", "-m", default="grant", help="The way to the guest's memory: grant or foreign."
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("build/demo.json"),
+    help="Where the results go, as JSON.",
+)
+@click.option("--keep", is_flag=True, help="Leave the lab running, to look around.")
+def app(release: str, memory_access: str, output: Path, keep: bool) -> None:
     """Boot a real Xen, start a PV guest with a virtio disk and NIC, and prove that they work.
 
     Needs no Xen, and no KVM. Exit status 0 only if every byte and packet was checked and right.
@@ -61,4 +58,4 @@ def demo(
     print(report(result))
     print(f"Written to {output}")
     if not result.ok:
-        raise typer.Exit(1)
+        sys.exit(1)

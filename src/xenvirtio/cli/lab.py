@@ -4,35 +4,47 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path  # noqa: TC003 - typer reads it
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-import typer
-
-from xenvirtio.cli.app import command_app
+import click
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from xenvirtio.lab.dom0.protocol import Kind
 
-app = command_app(
-    no_args_is_help=True, help="A real Xen on a machine that has none: in QEMU, without KVM if need be."
+name_option = click.option(
+    "--name",
+    "-n",
+    envvar="XENVIRTIO_LAB",
+    show_envvar=True,
+    default="default",
+    help="Which lab; several can run at once.",
 )
 
-Name = Annotated[
-    str, typer.Option("--name", "-n", envvar="XENVIRTIO_LAB", help="Which lab; several can run at once.")
-]
+
+class InOrder(click.Group):
+    """Its commands are listed as they stand in this file, by use and not by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+
+@click.group("lab", cls=InOrder, no_args_is_help=True)
+def app() -> None:
+    """A real Xen on a machine that has none: in QEMU, without KVM if need be."""
 
 
 @app.command()
-def up(
-    name: Name = "default",
-    release: Annotated[
-        str,
-        typer.Option(
-            "--release", "-r", help="trixie (Xen 4.20, Linux 6.12) or bookworm (Xen 4.17, Linux 6.1)."
-        ),
-    ] = "trixie",
-) -> None:
+@name_option
+@click.option(
+    "--release",
+    "-r",
+    default="trixie",
+    help="trixie (Xen 4.20, Linux 6.12) or bookworm (Xen 4.17, Linux 6.1).",
+)
+def up(name: str, release: str) -> None:
     """Start the lab; make what is missing, and build again what is older than the sources."""
     from xenvirtio.lab import Lab
     from xenvirtio.lab.stages import progress_for
@@ -42,7 +54,8 @@ def up(
 
 
 @app.command()
-def down(name: Name = "default") -> None:
+@name_option
+def down(name: str) -> None:
     """Stop the lab's machine at once. What was written in it is forgotten."""
     from xenvirtio.lab import Lab
 
@@ -70,13 +83,14 @@ def status() -> None:
 
 
 @app.command(context_settings={"ignore_unknown_options": True})
-def run(
-    command: Annotated[
-        list[str], typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.")
-    ],
-    name: Name = "default",
-    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="How long it may take.")] = 600,
-) -> None:
+@click.argument(
+    "command", nargs=-1, required=True, metavar="-- COMMAND...", help="The command and its arguments."
+)
+@name_option
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), default=600, metavar="SECONDS", help="How long it may take."
+)
+def run(command: Sequence[str], name: str, timeout: float) -> None:
     """Run a command in dom0.
 
     Its input, output and exit status are passed on. 3 means that the lab was lost; the message says so.
@@ -84,31 +98,32 @@ def run(
     from xenvirtio.lab import Lab
 
     stdin = None if os.isatty(0) else 0
-    completed = Lab(name).run(command, timeout=timeout, on_output=_pass_on, stdin_from=stdin)
-    raise typer.Exit(completed.returncode)
+    completed = Lab(name).run(list(command), timeout=timeout, on_output=_pass_on, stdin_from=stdin)
+    sys.exit(completed.returncode)
 
 
 @app.command()
-def shell(name: Name = "default") -> None:
+@name_option
+def shell(name: str) -> None:
     """Open a shell in dom0."""
     from xenvirtio.lab import Lab
 
-    raise typer.Exit(Lab(name).shell())
+    sys.exit(Lab(name).shell())
 
 
 @app.command()
-def console(
-    guest: Annotated[str, typer.Argument(metavar="GUEST", help="Its name or domain number.")],
-    name: Name = "default",
-) -> None:
+@click.argument("guest", metavar="GUEST", help="Its name or domain number.")
+@name_option
+def console(guest: str, name: str) -> None:
     """Open a guest's console; ctrl-] leaves it."""
     from xenvirtio.lab import Lab
 
-    raise typer.Exit(Lab(name).console(guest))
+    sys.exit(Lab(name).console(guest))
 
 
 @app.command()
-def log(name: Name = "default") -> None:
+@name_option
+def log(name: str) -> None:
     """Print the newest boot's logs: versions, command line, QEMU, Xen and dom0."""
     from xenvirtio.lab import Lab
 
@@ -119,7 +134,10 @@ def log(name: Name = "default") -> None:
 
 
 @app.command()
-def put(local: Path, remote: str, name: Name = "default") -> None:
+@click.argument("local", type=click.Path(path_type=Path))
+@click.argument("remote")
+@name_option
+def put(local: Path, remote: str, name: str) -> None:
     """Copy a file into dom0."""
     from xenvirtio.lab import Lab
 
@@ -127,7 +145,10 @@ def put(local: Path, remote: str, name: Name = "default") -> None:
 
 
 @app.command()
-def get(remote: str, local: Path, name: Name = "default") -> None:
+@click.argument("remote")
+@click.argument("local", type=click.Path(path_type=Path))
+@name_option
+def get(remote: str, local: Path, name: str) -> None:
     """Copy a file out of dom0."""
     from xenvirtio.lab import Lab
 
@@ -135,12 +156,11 @@ def get(remote: str, local: Path, name: Name = "default") -> None:
 
 
 @app.command()
-def destroy(
-    name: Name = "default",
-    everything: Annotated[
-        bool, typer.Option("--all", help="Every lab, with images and snapshots: the whole cache folder.")
-    ] = False,
-) -> None:
+@name_option
+@click.option(
+    "--all", "everything", is_flag=True, help="Every lab, with images and snapshots: the whole cache folder."
+)
+def destroy(name: str, everything: bool) -> None:
     """Stop a lab and remove its folder."""
     from xenvirtio.lab import Lab, destroy_all
 
@@ -153,7 +173,7 @@ def destroy(
 @app.command()
 def doctor() -> None:
     """Check whether the lab can run on this machine; the same as xenvirtio doctor."""
-    from xenvirtio.cli.doctor import doctor as check
+    from xenvirtio.cli.doctor import check
 
     check()
 

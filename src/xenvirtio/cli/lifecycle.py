@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Annotated
 
-import typer
-
-from xenvirtio.cli.app import command_app
-
-app = command_app()
+import click
 
 
-@app.command()
-def lifecycle(
-    uuid: Annotated[str, typer.Argument(help="Of the guest.")],
-    domid: Annotated[int, typer.Argument(help="The domain that the guest is now.")],
-) -> None:
+@click.command("lifecycle")
+@click.argument("uuid", help="Of the guest.")
+@click.argument("domid", type=int, help="The domain that the guest is now.")
+def app(uuid: str, domid: int) -> None:
     """Attend a guest until it is gone: do what its on_poweroff, on_reboot, on_crash and on_watchdog say.
 
     `xenvirtio create` starts this for every guest; nobody else needs to.

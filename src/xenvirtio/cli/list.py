@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
-
-from xenvirtio.cli.app import command_app
-
-app = command_app()
+import click
 
 
-@app.command()
-def list_devices(
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print all that is known, counters included, as JSON.")
-    ] = False,
-) -> None:
+@click.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print all that is known, counters included, as JSON.")
+def app(as_json: bool) -> None:
     """Show the guests that have virtio devices, and how these are.
 
     One line a device: its guest, how it is reached (transport, memory access), the state of both sides, and

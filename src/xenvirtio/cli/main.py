@@ -6,14 +6,11 @@ Exit status: 0 done, 1 it could not be done, 2 the user's mistake, 3 the lab was
 from __future__ import annotations
 
 import sys
-import traceback
 from importlib import import_module
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-from typer.core import TyperCommand, TyperGroup
+import click
 
-from xenvirtio.cli.app import command_app
 from xenvirtio.errors import XenvirtioError
 
 if TYPE_CHECKING:
@@ -21,67 +18,73 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 130
 
-#: command → (its module in this package, what it does); the module has a typer `app`
+#: command → what it does; the module of that name in this package has it as `app`
 COMMANDS = {
-    "create": ("create", "Start a guest whose vd… disks and model=virtio NICs are virtio devices."),
-    "list": ("list", "Show the guests that have virtio devices, and how these are."),
-    "destroy": ("destroy", "Stop a guest at once, as pulling the plug does."),
-    "daemon": ("daemon", "Serve the virtio devices of all guests."),
-    "lab": ("lab", "A real Xen on a machine that has none."),
-    "demo": ("demo", "Show a guest with virtio devices in the lab, and prove that they work."),
-    "doctor": ("doctor", "Check this machine, and name the package for each missing thing."),
+    "create": "Start a guest whose vd… disks and model=virtio NICs are virtio devices.",
+    "list": "Show the guests that have virtio devices, and how these are.",
+    "destroy": "Stop a guest at once, as pulling the plug does.",
+    "daemon": "Serve the virtio devices of all guests.",
+    "lab": "A real Xen on a machine that has none.",
+    "demo": "Show a guest with virtio devices in the lab, and prove that they work.",
+    "doctor": "Check this machine, and name the package for each missing thing.",
 }
 #: commands that xenvirtio itself starts
-HIDDEN = {"lifecycle": ("lifecycle", "Attend a guest until it is gone.")}
+HIDDEN = ("lifecycle",)
 
 
-class Commands(TyperGroup):
+class Commands(click.Group):
     """Knows all commands by name and summary; imports the one that is called, and reports how it failed."""
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)
-        for name, (_, summary) in (COMMANDS | HIDDEN).items():
-            self.commands[name] = TyperCommand(name, help=summary, hidden=name in HIDDEN)
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - the table's order
+        return list(COMMANDS)
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - the order of the table, not of the alphabet
-        return list(self.commands)
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
+            raise click.NoSuchCommand(cmd_name, possibilities=COMMANDS, ctx=ctx)
+        command: click.Command = import_module(f"xenvirtio.cli.{cmd_name}").app
+        return command
 
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name, _, rest = super().resolve_command(ctx, args)
-        module, _ = (COMMANDS | HIDDEN)[str(name)]
-        app = import_module(f"xenvirtio.cli.{module}").app
-        command = typer.main.get_command(app)
-        command.name = name
-        return name, command, rest
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
-    def invoke(self, ctx: Any) -> Any:
+    def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except XenvirtioError as error:
             report(error)
-            raise typer.Exit(error.exit_status) from None
+            sys.exit(error.exit_status)
         except KeyboardInterrupt:
             print("xenvirtio: interrupted", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
+            sys.exit(INTERRUPTED)
 
 
-app = command_app(cls=Commands, no_args_is_help=True)
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
         from importlib.metadata import version
 
         print(f"xenvirtio {version('xenvirtio')}")
-        raise typer.Exit
+        ctx.exit()
 
 
-@app.callback()
-def xenvirtio_command(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
+@click.group(
+    cls=Commands,
+    no_args_is_help=True,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    callback=_version,
+    is_eager=True,
+    expose_value=False,
+    help="Show the version and exit.",
+)
+def app() -> None:
     """Standard virtio devices for every kind of Xen guest."""
 
 
@@ -97,6 +100,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments, prog_name="xenvirtio")
     except Exception:
+        import traceback
+
         traceback.print_exc()
         print("xenvirtio: this is a bug; please report it with the lines above", file=sys.stderr)
         sys.exit(1)

@@ -1,4 +1,7 @@
-"""The toolstack of this machine: its xl, its XenStore, its daemon."""
+"""The toolstack of this machine: its xl, its XenStore, its daemon.
+
+Each function imports what it needs: `xenvirtio list` starts without what starts guests.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from xenvirtio.toolstack.checks import Host, check_user
-from xenvirtio.toolstack.create import Toolstack
-from xenvirtio.toolstack.listing import rows
-from xenvirtio.toolstack.xl import Xl
 from xenvirtio.worker.status import counters, daemon_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from xenvirtio.toolstack.create import Toolstack
     from xenvirtio.toolstack.listing import DeviceRow
 
 
@@ -23,6 +24,8 @@ def local_toolstack(say: Callable[[str], None]) -> Iterator[Toolstack]:
 
     Raises UsageError for anyone but root, MissingDependency for what is not there.
     """
+    from xenvirtio.toolstack.create import Toolstack
+    from xenvirtio.toolstack.xl import Xl
     from xenvirtio.xen.store import XenStore
 
     host = Host(daemon_runs=daemon_runs)
@@ -34,6 +37,7 @@ def local_toolstack(say: Callable[[str], None]) -> Iterator[Toolstack]:
 
 def local_rows() -> list[DeviceRow]:
     """All virtio devices that this machine serves, with the daemon's counters if it runs."""
+    from xenvirtio.toolstack.listing import rows
     from xenvirtio.xen.store import XenStore
 
     check_user(Host())

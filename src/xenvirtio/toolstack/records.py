@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -36,6 +35,8 @@ class Records:
 
     def save(self, record: Record) -> None:
         """Write or replace a guest's record; at any moment there is a whole one."""
+        import tempfile  # heavy, and not every command saves
+
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".new-", dir=self.folder)
         try:

@@ -6,7 +6,6 @@ no use for it; on an HVM guest it means the virtio NIC of its QEMU, and xl keeps
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -90,6 +89,8 @@ def virtio_nic(atom: Atom, guest: str, number: int) -> NicSettings:
 
 def generated_mac(guest: str, number: int) -> str:
     """An address of Xen's own range 00:16:3e, the same at each start of the guest."""
+    import hashlib  # loads OpenSSL
+
     digest = hashlib.sha256(f"{guest}/{number}".encode(errors="surrogateescape")).digest()
     return "00:16:3e:" + ":".join(f"{byte:02x}" for byte in (digest[0] & 0x7F, digest[1], digest[2]))
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,6 +85,8 @@ class Xl:
         Raises XenError with xl's own words. An interrupt is passed on only when xl has ended, so the guest is
         there as a whole or not at all.
         """
+        import tempfile  # heavy, and not every command creates
+
         with tempfile.TemporaryDirectory(prefix="xenvirtio-") as folder:
             path = Path(folder, "guest.cfg")
             path.touch(mode=0o600)

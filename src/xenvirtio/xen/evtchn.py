@@ -8,7 +8,7 @@ import os
 from typing import Self
 
 from xenvirtio.errors import XenError
-from xenvirtio.xen.library import Library
+from xenvirtio.xen.library import load
 
 DECLARATIONS = """
 typedef struct xenevtchn_handle xenevtchn_handle;
@@ -28,7 +28,7 @@ class XenEventChannels:
     """One handle on /dev/xen/evtchn, an `EventChannels` and a context manager; closing unbinds all."""
 
     def __init__(self) -> None:
-        self._library = Library("libxenevtchn.so.1", DECLARATIONS)
+        self._library = load("libxenevtchn.so.1", DECLARATIONS)
         self._handle = self._library.calls.xenevtchn_open(self._library.ffi.NULL, 0)
         if self._handle == self._library.ffi.NULL:
             raise self._library.open_error("event channels", "/dev/xen/evtchn")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 from typing import TYPE_CHECKING, Self
 
-from xenvirtio.xen.library import Library
+from xenvirtio.xen.library import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +25,7 @@ class XenForeignMemory:
     """One handle on /dev/xen/privcmd, a `memory.interfaces.ForeignMapper`. A context manager."""
 
     def __init__(self) -> None:
-        self._library = Library("libxenforeignmemory.so.1", DECLARATIONS)
+        self._library = load("libxenforeignmemory.so.1", DECLARATIONS)
         self._handle = self._library.calls.xenforeignmemory_open(self._library.ffi.NULL, 0)
         if self._handle == self._library.ffi.NULL:
             raise self._library.open_error("foreign memory", "/dev/xen/privcmd")

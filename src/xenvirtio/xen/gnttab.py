@@ -12,7 +12,7 @@ import struct
 from typing import TYPE_CHECKING, Self
 
 from xenvirtio.errors import XenError
-from xenvirtio.xen.library import Library
+from xenvirtio.xen.library import load
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ class XenGrantTable:
     """One handle on /dev/xen/gntdev, a `memory.interfaces.GrantTable`. A context manager."""
 
     def __init__(self) -> None:
-        self._library = Library("libxengnttab.so.1", DECLARATIONS)
+        self._library = load("libxengnttab.so.1", DECLARATIONS)
         self._handle = self._library.calls.xengnttab_open(self._library.ffi.NULL, 0)
         if self._handle == self._library.ffi.NULL:
             raise self._library.open_error("grant table", "/dev/xen/gntdev")

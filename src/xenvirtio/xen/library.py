@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from functools import cache
 from typing import Any
 
 import cffi
@@ -64,3 +65,9 @@ class Library:
             return MissingDependency(f"{what}: {node} is not there", f"modprobe {MODULES[node]}")
         hint = "run it as root" if number in (errno.EACCES, errno.EPERM) else None
         return XenError(f"{what}: {node}: {os.strerror(number)}", number, hint)
+
+
+@cache
+def load(soname: str, declarations: str) -> Library:
+    """The library, parsed and opened once a process: forked workers have what their supervisor has loaded."""
+    return Library(soname, declarations)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from xenvirtio.errors import MissingDependency, XenError
 from xenvirtio.xen.interfaces import PAYLOAD_MAX
-from xenvirtio.xen.library import Library
+from xenvirtio.xen.library import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from xenvirtio.xen.interfaces import View
+    from xenvirtio.xen.library import Library
 
 T = TypeVar("T")
 
@@ -132,7 +133,7 @@ class XenStore(Nodes):
     """One connection to XenStore, a `Store`. A context manager."""
 
     def __init__(self) -> None:
-        library = Library("libxenstore.so.4", DECLARATIONS)
+        library = load("libxenstore.so.4", DECLARATIONS)
         handle = library.calls.xs_open(XS_UNWATCH_FILTER)
         if handle == library.ffi.NULL:
             number = library.ffi.errno

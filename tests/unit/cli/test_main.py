@@ -77,26 +77,48 @@ def test_a_wrong_command_line_has_status_2(arguments: list[str], capsys: pytest.
     assert "Usage: xenvirtio" in capsys.readouterr().err
 
 
-def test_help_names_every_command_but_the_hidden_and_imports_no_room() -> None:
+def loaded_after(statements: str) -> tuple[str, set[str]]:
+    """What these statements print in a fresh interpreter, and the modules that are loaded then."""
     script = (
         "import sys\n"
         "from xenvirtio.cli.main import main\n"
-        "try:\n    main(['--help'])\n"
-        "except SystemExit as end:\n    assert not end.code\n"
-        "rooms = {'toolstack', 'worker', 'lab', 'xen', 'device'}\n"
-        "ours = [name.split('.')[1] for name in sys.modules if name.startswith('xenvirtio.')]\n"
-        "print('LOADED', [room for room in ours if room in rooms])\n"
-        "print('HEAVY', [m for m in ('lark', 'rich', 'cffi') if m in sys.modules])\n"
+        f"try:\n    {statements}\n"
+        "except SystemExit:\n    pass\n"
+        "print('LOADED', *sys.modules)\n"
     )
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True, env=env
     )
+    told, _, names = done.stdout.rpartition("LOADED")
+    return told, set(names.split())
+
+
+def test_help_names_every_command_but_the_hidden_and_imports_no_room() -> None:
+    told, loaded = loaded_after("main(['--help'])")
     for command in ("create", "list", "destroy", "daemon", "lab", "demo", "doctor"):
-        assert f"\n  {command} " in done.stdout
-    assert "lifecycle" not in done.stdout
-    assert "LOADED []" in done.stdout
-    assert "HEAVY []" in done.stdout
+        assert f"\n  {command} " in told
+    assert "lifecycle" not in told
+    assert {name for name in loaded if name.startswith("xenvirtio.")} == {
+        "xenvirtio.cli",
+        "xenvirtio.cli.main",
+        "xenvirtio.errors",
+    }
+    assert not loaded & {"lark", "rich", "cffi"}
+
+
+@pytest.mark.parametrize(
+    ("statements", "used", "unused"),
+    [
+        ("main(['list'])", "xenvirtio.toolstack.local", {"lark", "xenvirtio.toolstack.create"}),
+        ("main(['create', '/nowhere/guest.cfg'])", "lark", {"cffi", "xenvirtio.device"}),
+        ("import xenvirtio.worker.daemon", "cffi", {"lark", "xenvirtio.toolstack"}),
+    ],
+)
+def test_a_command_starts_without_what_it_does_not_use(statements: str, used: str, unused: set[str]) -> None:
+    _, loaded = loaded_after(statements)
+    assert used in loaded
+    assert not loaded & (unused | {"asyncio", "importlib.metadata", "pyroute2", "rich", "xenvirtio.lab"})
 
 
 @pytest.mark.parametrize("command", ["create", "list", "destroy", "lifecycle"])

@@ -1,12 +1,15 @@
 # cython: language_level=3, annotation_typing=False
 """Guest memory by foreign mapping: address = frame<<12 | offset (PV: machine frames, else guest frames).
 
-Mapping costs a call of Xen, so frames are mapped in aligned buckets that stay, least recently used ones
-going first. Neighbours in a bucket may not be the guest's: each page has its own error, a page with one is a
-hole, and a hole is tried again when it is asked for. What lies apart for us becomes several iovecs.
+By default the frames of each chain are mapped when it is taken and unmapped when it is given back, never
+longer: what a chain names is the guest's buffer just so long. A frame that stays mapped may change its
+meaning below us (ballooning), and in a PV guest it must not: Xen counts our writable mapping as a use of the
+frame as data, so the guest dies of making a page table of it.
 
-Keep mappings only where the guest's frames cannot change below them: machine frames (a mapping pins the
-page), or a guest whose invalidations reach us (`invalidate`). Elsewhere `cached=False` maps for each batch.
+A guest whose invalidations reach us (`invalidate`) can have its frames `cached`, in aligned buckets, least
+recently used ones going first. Neighbours in a bucket may not be the guest's: each page has its own error, a
+page with one is a hole, and a hole is tried again when it is asked for. What lies apart for us becomes
+several iovecs.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ class _Frames:
         self.mapped: list[tuple[int, int]] = []  # what to unmap: address, pages
         self.users = 0
         self.kept = True  # in the cache
+        self.own_pages = 0  # asked for by the one chain that has them
 
 
 class ForeignMemory(GuestMemory):
@@ -54,12 +58,12 @@ class ForeignMemory(GuestMemory):
         self,
         mapper: ForeignMapper,
         domid: int,
-        cached: bool = True,
+        cached: bool = False,
         bucket_pages: int = 64,
         buckets: int = 1024,
     ) -> None:
-        """At most `buckets` of `bucket_pages` each are mapped beside the rings (by default 256 MiB). The
-        mapper stays the caller's."""
+        """At most `buckets` times `bucket_pages` are mapped beside the rings (by default 256 MiB), whether
+        cached or not. The mapper stays the caller's."""
         super().__init__()
         self.mapper = mapper
         self.domid = domid
@@ -68,6 +72,7 @@ class ForeignMemory(GuestMemory):
         self._buckets_max = buckets
         self._buckets: OrderedDict[int, _Frames] = OrderedDict()
         self._live: set[_Frames] = set()
+        self._own_pages = 0  # of chains, where nothing is cached
 
     def map(self, address: int, length: int, writable: bool = True) -> Mapping:
         offset = address % PAGE_SIZE
@@ -94,11 +99,10 @@ class ForeignMemory(GuestMemory):
         if first == 0:  # chains that were dropped without being given back
             self._release_all(users, len(users))
         limit = self._bucket_pages * self._buckets_max
-        shared = None if self.cached else self._map_batch(batch, first, limit)
         for i in range(first, batch.count):
             batch.iov_first[i] = batch.iov_used
             held: list[_Frames] = []
-            if batch.fault[i] == 0 and not self._reach(batch, i, held, shared, limit):
+            if batch.fault[i] == 0 and not self._reach(batch, i, held, limit):
                 batch.no_iovecs(i)
                 self._release(held)
                 held = []
@@ -107,8 +111,6 @@ class ForeignMemory(GuestMemory):
                     break
                 batch.fault[i] = FAULT_SIZE
             users.append(held)
-        if shared is not None:
-            self._release([shared])
         return 0
 
     def finish(self, batch: Segments, count: int = -1) -> int:
@@ -124,12 +126,10 @@ class ForeignMemory(GuestMemory):
         try:
             if -(-length // PAGE_SIZE) > self._bucket_pages * self._buckets_max:
                 return False
-            shared = None
+            own = None
             if not self.cached:
-                shared = self._map_frames(range(address >> 12, ((address + length - 1) >> 12) + 1))
-                shared.users += 1
-                held.append(shared)
-            pieces = list(self._pieces(address, length, held, shared))
+                own = self._map_own(range(address >> 12, ((address + length - 1) >> 12) + 1), held)
+            pieces = list(self._pieces(address, length, held, own))
             if min([base for base, _ in pieces], default=0) <= 0:
                 return False
             for base, size in pieces:
@@ -153,19 +153,20 @@ class ForeignMemory(GuestMemory):
         for held in list(self._live):
             self._unmap(held)
 
-    def _reach(
-        self, batch: Segments, i: int, held: list[_Frames], shared: _Frames | None, limit: int
-    ) -> bool:
+    def _reach(self, batch: Segments, i: int, held: list[_Frames], limit: int) -> bool:
         """Iovecs for chain `i`; a hole is a fault. False if there is no room."""
-        if _pages(batch, i) > limit:
+        pages = _pages(batch, i)
+        if pages > limit:
             return False
-        if shared is not None:
-            shared.users += 1
-            held.append(shared)
+        own = None
+        if not self.cached:
+            if self._own_pages + pages > limit:
+                return False
+            own = self._map_own(_frames_of(batch, i), held)
         s = batch.seg_first[i]
         for k in range(batch.seg_read[i] + batch.seg_write[i]):
             write = k >= batch.seg_read[i]
-            for base, size in self._pieces(batch.seg_address[s + k], batch.seg_length[s + k], held, shared):
+            for base, size in self._pieces(batch.seg_address[s + k], batch.seg_length[s + k], held, own):
                 if base < 0 or not batch.add_iovec(i, write, base, size):
                     return False
                 if base == 0:
@@ -173,15 +174,15 @@ class ForeignMemory(GuestMemory):
         return True
 
     def _pieces(
-        self, address: int, length: int, held: list[_Frames], shared: _Frames | None
+        self, address: int, length: int, held: list[_Frames], own: _Frames | None
     ) -> Iterator[tuple[int, int]]:
         """Where the pages of a segment lie for us: (local address, bytes); address 0 in a hole, -1 if every
-        bucket is in use. The buckets are added to `held`."""
+        bucket is in use. Frames not among the chain's `own` are in buckets, which are added to `held`."""
         while length > 0:
             frame = address >> 12
             offset = address & 4095
             size = min(length, PAGE_SIZE - offset)
-            bucket = shared if shared is not None else self._bucket(frame, held)
+            bucket = own if own is not None else self._bucket(frame, held)
             if bucket is None:
                 yield -1, size
                 return
@@ -216,21 +217,14 @@ class ForeignMemory(GuestMemory):
                 return True
         return False
 
-    def _map_batch(self, batch: Segments, first: int, limit: int) -> _Frames:
-        """Every frame of the chains from `first` on, in one call, as far as there is room."""
-        frames: set[int] = set()
-        for i in range(first, batch.count):
-            if batch.fault[i] or _pages(batch, i) > limit:
-                continue
-            for s in range(batch.seg_first[i], batch.seg_first[i] + batch.seg_read[i] + batch.seg_write[i]):
-                address = batch.seg_address[s]
-                frames.update(range(address >> 12, ((address + batch.seg_length[s] - 1) >> 12) + 1))
-            if len(frames) > limit:
-                batch.truncate(max(i, first + 1))
-                break
-        shared = self._map_frames(sorted(frames))
-        shared.users += 1
-        return shared
+    def _map_own(self, frames: Sequence[int], held: list[_Frames]) -> _Frames:
+        """Frames for one chain only, which holds them."""
+        own = self._map_frames(frames)
+        own.users += 1
+        self._own_pages += len(frames)
+        own.own_pages = len(frames)
+        held.append(own)
+        return own
 
     def _map_frames(self, frames: Sequence[int]) -> _Frames:
         held = _Frames()
@@ -277,6 +271,8 @@ class ForeignMemory(GuestMemory):
         for address, pages in held.mapped:
             self.mapper.unmap(address, pages)
             self.counters.hypercalls += 1
+        self._own_pages -= held.own_pages
+        held.own_pages = 0
         held.mapped.clear()
         held.pages.clear()
         self._live.discard(held)
@@ -289,3 +285,12 @@ def _pages(batch: Segments, i: int) -> int:
     for k in range(batch.seg_read[i] + batch.seg_write[i]):
         total += (batch.seg_length[s + k] >> 12) + 2
     return total
+
+
+def _frames_of(batch: Segments, i: int) -> list[int]:
+    """The frames of chain `i`, each once."""
+    frames: set[int] = set()
+    for s in range(batch.seg_first[i], batch.seg_first[i] + batch.seg_read[i] + batch.seg_write[i]):
+        address = batch.seg_address[s]
+        frames.update(range(address >> 12, ((address + batch.seg_length[s] - 1) >> 12) + 1))
+    return sorted(frames)

@@ -130,7 +130,7 @@ class ForeignGuest(_Base):
     def share(self, offset: int, length: int, writable: bool) -> int:  # noqa: ARG002
         return (self.base << 12) + offset
 
-    def memory(self, cached: bool = True) -> ForeignMemory:
+    def memory(self, cached: bool = False) -> ForeignMemory:
         return ForeignMemory(self.mapper, self.domid, cached=cached)
 
 

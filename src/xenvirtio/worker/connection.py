@@ -31,7 +31,6 @@ class Guest:
     domid: int
     name: str
     uuid: str
-    is_pv: bool
     run_directory: Path
 
 
@@ -118,8 +117,7 @@ class Connection:
     @staticmethod
     def _open_memory(guest: Guest, handles: Handles, access: str) -> GuestMemory:
         if access == MemoryAccess.FOREIGN:
-            # a PV guest's mapping pins the machine frame; elsewhere a cached frame may change its meaning
-            return ForeignMemory(handles.foreign(), guest.domid, cached=guest.is_pv)
+            return ForeignMemory(handles.foreign(), guest.domid)
         return GrantMemory(handles.grants, guest.domid)
 
     def report(self) -> dict[str, Any]:

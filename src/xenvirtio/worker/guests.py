@@ -73,7 +73,6 @@ class ServedGuest:
             domid,
             nodes.guest_name(store, domid),
             nodes.guest_uuid(store, domid),
-            nodes.guest_is_pv(store, domid),
             run_directory,
         )
         self.devices: dict[int, ServedDevice] = {}

@@ -36,7 +36,7 @@ def wait_readable(thing: Any) -> None:
 
 
 def start(directory: Path, life: Callable[[Guest, socket.socket], None]) -> ForkedWorker:
-    return fork_worker(Guest(5, "guest", "", True, directory), life, lambda: None)
+    return fork_worker(Guest(5, "guest", "", directory), life, lambda: None)
 
 
 def test_a_forked_worker_answers_and_is_reaped(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_only_one_daemon_holds_a_run_directory(tmp_path: Path) -> None:
 
 
 def test_a_worker_waits_for_its_predecessor_s_end(tmp_path: Path) -> None:
-    guest = Guest(5, "guest", "", True, tmp_path)
+    guest = Guest(5, "guest", "", tmp_path)
 
     def hold(_: Guest, control: socket.socket) -> None:
         with only_worker(guest):

@@ -203,8 +203,3 @@ def guest_name(view: View, domid: int) -> str:
 def guest_uuid(view: View, domid: int) -> str:
     """What tells this guest from a later one with the same domid."""
     return (view.read(f"/local/domain/{domid}/vm") or "")[:64]
-
-
-def guest_is_pv(view: View, domid: int) -> bool:
-    """True if libxl made it as a PV guest: its foreign mappings pin machine frames and may be cached."""
-    return view.read(f"/libxl/{domid}/type") == "pv"

@@ -3,7 +3,8 @@
 SHELL := /bin/bash
 RELEASE ?= trixie
 ACCESS ?= grant
-PACKAGES ?= gcc iproute2 libc6-dev mmdebstrap python3-dev python3-venv qemu-system-x86 qemu-utils squashfs-tools zstd cpio
+PACKAGES ?= e2fsprogs gcc iproute2 libc6-dev mmdebstrap mount python3-dev python3-venv qemu-system-x86 qemu-utils \
+	squashfs-tools zstd
 VENV := .venv
 RUN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.pxd')
@@ -38,10 +39,13 @@ $(VENV)/installed: $(SOURCES) Makefile scripts/packages
 	@test -x $(RUN)/python || python3 -m venv $(VENV)
 	@echo "installing xenvirtio into $(VENV)"
 	@$(RUN)/pip install -q --disable-pip-version-check --upgrade pip setuptools
-	@$(RUN)/pip install -q --disable-pip-version-check -e . --group dev
+	@CFLAGS=-g0 $(RUN)/pip install -q --disable-pip-version-check -e . --group dev
 	@touch $@
 
 clean:
-	-test ! -x $(RUN)/xenvirtio || $(RUN)/xenvirtio lab destroy --all
-	rm -rf build $(VENV) .hypothesis .mypy_cache .ruff_cache .pytest_cache
-	find src -name '*.so' -delete -o -name '__pycache__' -prune -exec rm -rf {} +
+	@if [ -x $(RUN)/xenvirtio ]; then $(RUN)/xenvirtio lab destroy --all; \
+	else echo "the lab's cache folder (~/.cache/xenvirtio) stays: make setup clean removes it too"; fi
+	rm -rf build $(VENV) .hypothesis .mypy_cache .ruff_cache .pytest_cache src/*.egg-info
+	find src -name '*.so' -delete
+	find src -name '*.c' -delete
+	find src tests -name __pycache__ -exec rm -rf {} +

@@ -170,6 +170,28 @@ def destroy(name: str, everything: bool) -> None:
         Lab(name).destroy()
 
 
+@app.command("check-module")
+@click.option(
+    "--release",
+    "-r",
+    default="trixie",
+    help="Whose kernel headers: trixie (Linux 6.12) or bookworm (Linux 6.1).",
+)
+def check_module(release: str) -> None:
+    """Check the guest module's sources: compiler warnings (W=1), sparse, checkpatch --strict.
+
+    They are checked in a Debian of their own, made at the first time; it needs no lab.
+    """
+    from xenvirtio.lab import modulecheck
+    from xenvirtio.lab.paths import Cache
+    from xenvirtio.lab.payload import Sources
+    from xenvirtio.lab.stages import progress_for
+
+    module = Sources.find(os.environ).root / "guest/linux"
+    said = modulecheck.check(Cache.of(os.environ), release, module, progress_for(sys.stderr))
+    print(said.rstrip("\n"))
+
+
 @app.command()
 def doctor() -> None:
     """Check whether the lab can run on this machine; the same as xenvirtio doctor."""

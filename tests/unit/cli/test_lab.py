@@ -1,0 +1,57 @@
+"""xenvirtio lab: what its commands pass on, and the statuses that they exit with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from xenvirtio.cli import main as cli
+from xenvirtio.errors import LabError
+from xenvirtio.lab import modulecheck
+
+if TYPE_CHECKING:
+    from xenvirtio.lab.paths import Cache
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["lab", *arguments])
+    return caught.value.code if isinstance(caught.value.code, int) else 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "release"), [([], "trixie"), (["--release", "bookworm"], "bookworm"), (["-r", "x"], "x")]
+)
+def test_check_module_checks_this_checkouts_module_and_prints_what_was_said(
+    arguments: list[str],
+    release: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    asked: list[tuple[Cache, str, Path]] = []
+
+    def check(cache: Cache, name: str, module: Path, _: Any) -> str:
+        asked.append((cache, name, module))
+        return "checkpatch: clean\n"
+
+    monkeypatch.setattr(modulecheck, "check", check)
+    monkeypatch.setenv("XENVIRTIO_CACHE", str(tmp_path))
+    assert run("check-module", *arguments) == 0
+    assert capsys.readouterr().out == "checkpatch: clean\n"
+    ((cache, name, module),) = asked
+    assert (cache.root, name) == (tmp_path, release)
+    assert module == Path(__file__).parents[3] / "guest/linux"
+
+
+def test_a_module_that_is_not_clean_has_status_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def check(*_: object) -> str:
+        raise LabError("check the guest module: unshare failed", hint="see build.log")
+
+    monkeypatch.setattr(modulecheck, "check", check)
+    assert run("check-module") == 1
+    assert "check the guest module" in capsys.readouterr().err

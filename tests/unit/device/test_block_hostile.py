@@ -12,6 +12,7 @@ from tests.unit.device.test_block_requests import SECTORS, Disk, header, image, 
 from xenvirtio.device.block import space
 from xenvirtio.errors import GuestViolation
 from xenvirtio.spec import block as spec
+from xenvirtio.testing.guest import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,6 +72,34 @@ def test_a_request_larger_than_the_device_allows_is_an_error(tmp_path: Path) -> 
         assert driver.used_idx == 1
         assert disk.guest.ram.read(status.offset, 1) == bytes([spec.S_IOERR])
         driver.chains.clear()
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("offset", [0, 4095])
+def test_the_largest_request_that_is_promised_is_served(tmp_path: Path, kind: str, offset: int) -> None:
+    """SEG_MAX segments of SIZE_MAX bytes, wherever they lie in their pages."""
+    path = tmp_path / "large.img"
+    path.write_bytes(bytes(space.DATA_MAX - 8) + b"the end.")
+    with Disk(path, kind, size=128) as disk:
+        disk.activate()
+        driver = disk.drivers[0]
+        places = [
+            disk.guest.ram.place(space.SIZE_MAX + 4096, 4096) + offset if k in (0, space.SEG_MAX - 1) else 0
+            for k in range(space.SEG_MAX)
+        ]
+        places[1:-1] = [places[0]] * (space.SEG_MAX - 2)  # one place for all but the last
+        first = driver.add([header(spec.T_IN)], [1])
+        ends = driver.chains[first]
+        indexes = [driver.free.popleft() for _ in places]
+        shared = {place: disk.guest.share(place, space.SIZE_MAX, True) for place in places}
+        driver.write_descriptor(first, ends.buffers[0].address, 16, 1, indexes[0])
+        for index, following, place in zip(indexes, [*indexes[1:], ends.descriptors[1]], places, strict=True):
+            driver.write_descriptor(index, shared[place], space.SIZE_MAX, 3, following)
+        driver.kick()
+        disk.device.kick(0)
+        assert driver.used_idx == 1
+        assert disk.guest.ram.read(ends.buffers[1].offset, 1) == bytes([spec.S_OK])
+        assert disk.guest.ram.read(places[-1], space.SIZE_MAX)[-8:] == b"the end."
 
 
 @pytest.mark.parametrize("kind", [2, 3, 5, 7, 9, 10, 12, 14, 15, 0x8000_0000, 0xFFFF_FFFF])

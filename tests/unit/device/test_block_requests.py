@@ -193,6 +193,7 @@ def test_without_flush_every_write_is_stable_before_it_is_used(image: Path) -> N
     with Disk(image) as disk:
         disk.activate(disk.device.features & ~(spec.F_FLUSH | spec.F_CONFIG_WCE))
         assert disk.device.config()[spec.CONFIG_WRITEBACK] == 0
+        assert disk.changes == 1
         for sector in range(3):
             disk.drivers[0].add([header(spec.T_OUT, sector), bytes(512)], [1])
         assert len(disk.run()) == 3
@@ -203,6 +204,7 @@ def test_the_driver_can_switch_to_write_through_and_back(image: Path) -> None:
     with Disk(image) as disk:
         disk.activate()
         assert disk.device.config()[spec.CONFIG_WRITEBACK] == 1
+        assert disk.changes == 0
         assert disk.device.write_config(spec.CONFIG_WRITEBACK, b"\0")
         assert disk.device.counters["syncs"] == 1
         assert disk.ask(spec.T_OUT, 0, bytes(512))[0] == spec.S_OK
@@ -227,7 +229,7 @@ def test_configuration_space_has_the_layout_of_the_specification(image: Path) ->
     with Disk(image) as disk:
         config = disk.device.config()
         assert len(config) == 60
-        assert struct.unpack_from("<QII", config) == (SECTORS, 64 << 10, 126)
+        assert struct.unpack_from("<QII", config) == (SECTORS, 28 << 10, 126)
         assert struct.unpack_from("<I", config, 0x14) == (512,)
         assert struct.unpack_from("<H", config, 0x22) == (1,)
         assert struct.unpack_from("<III", config, 0x24) == (1 << 22, 16, image.stat().st_blksize // 512)

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.device.device_rig import TRANSPORT, Rig
-from tests.unit.device.test_net_packets import MAC, SocketLink
+from tests.unit.device.net_rig import MAC, SocketLink
 from xenvirtio.device.block.config import BlockConfig
 from xenvirtio.device.block.state import BlockDevice
 from xenvirtio.device.entropy.state import EntropyDevice

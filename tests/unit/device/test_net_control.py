@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.device.test_net_packets import BROADCAST, CTRL, MAC, OTHER, RX, Nic, frame
+from tests.unit.device.net_rig import BROADCAST, CTRL, MAC, OTHER, RX, Nic, frame
 from xenvirtio.device.net.requests import ReceiveFilter
 from xenvirtio.device.net.space import MAC_TABLE_MAX
 from xenvirtio.errors import GuestViolation
@@ -94,6 +94,7 @@ def test_the_driver_can_change_the_address_until_it_resets(nic: Nic) -> None:
     command(nic, spec.CTRL_RX, spec.CTRL_RX_PROMISC, b"\0")
     assert command(nic, spec.CTRL_MAC, spec.CTRL_MAC_ADDR_SET, STRANGER) == spec.CTRL_OK
     assert nic.device.config()[:6] == STRANGER
+    assert nic.changes == 1
     assert passes(nic, STRANGER)
     assert not passes(nic, MAC)
     nic.reset()
@@ -102,12 +103,22 @@ def test_the_driver_can_change_the_address_until_it_resets(nic: Nic) -> None:
 
 def test_tagged_packets_pass_when_their_vlan_was_added(nic: Nic) -> None:
     tag = b"\x81\x00" + struct.pack(">H", 3 << 13 | 291) + b"\x08\x00"
+    command(nic, spec.CTRL_RX, spec.CTRL_RX_PROMISC, b"\0")
     assert not passes(nic, MAC, tag)
     assert command(nic, spec.CTRL_VLAN, spec.CTRL_VLAN_ADD, struct.pack("<H", 291)) == spec.CTRL_OK
     assert passes(nic, MAC, tag)
     assert command(nic, spec.CTRL_VLAN, spec.CTRL_VLAN_DEL, struct.pack("<H", 291)) == spec.CTRL_OK
     assert not passes(nic, MAC, tag)
     assert command(nic, spec.CTRL_VLAN, spec.CTRL_VLAN_ADD, struct.pack("<H", 4096)) == spec.CTRL_ERR
+
+
+def test_promiscuous_mode_passes_every_vlan(nic: Nic) -> None:
+    """§5.1.6.5.1: all packets, whatever else was filtered."""
+    tag = b"\x81\x00\x01\x23\x08\x00"
+    for on in (False, True):
+        assert command(nic, spec.CTRL_RX, spec.CTRL_RX_PROMISC, bytes([on])) == spec.CTRL_OK
+        assert passes(nic, MAC, tag) is on
+        assert passes(nic, STRANGER, tag) is on
 
 
 def test_without_vlan_filtering_tagged_packets_pass(nic: Nic) -> None:

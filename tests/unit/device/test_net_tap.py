@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.unit.device.test_net_packets import MAC
+from tests.unit.device.net_rig import MAC
 from xenvirtio.device.factory import make_device
 from xenvirtio.device.net.config import NetConfig
 from xenvirtio.device.net.tap import Tap

@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 QUEUE_SIZE_MAX = 128  # entries: the three areas of a split ring of this size fit one page
 SEG_MAX = QUEUE_SIZE_MAX - 2  # without indirect descriptors a request takes two more for header and status
-SIZE_MAX = 64 << 10  # bytes a segment
+#: bytes a segment; so that a request of as many and as large segments as are promised, each anywhere in its
+#: first page, can be staged whole (memory.arena.STAGING_BYTES)
+SIZE_MAX = 28 << 10
 DATA_MAX = SEG_MAX * SIZE_MAX  # bytes a request: bounds what a request may hold staged
 RANGES_MAX = 16  # ranges in one discard or write-zeroes request
 DISCARD_SECTORS_MAX = 1 << 22  # 2 GiB a range: keeps one request's time bounded

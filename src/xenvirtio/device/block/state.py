@@ -81,6 +81,8 @@ class BlockDevice:
         self._negotiated = features
         # §5.2.5.2: without FLUSH the driver cannot ask for stable data, so every write is
         self._engine.writeback = bool(features & spec.F_FLUSH)
+        if not self._engine.writeback:
+            self.config_changed()
         queue = queues[0]
         if queue is None:
             return

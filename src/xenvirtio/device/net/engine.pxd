@@ -2,14 +2,14 @@
 
 cimport cython
 from libc.stdint cimport uint64_t, uintptr_t
-from xenvirtio.device.net.requests cimport HeaderRules, ReceiveFilter
+from xenvirtio.device.net.requests cimport HeaderRules, Offloads, ReceiveFilter
 from xenvirtio.device.syscalls cimport readv, writev
-from xenvirtio.memory.raw cimport copy, store8, store16
+from xenvirtio.memory.raw cimport copy, store16
 from xenvirtio.queue.batch cimport Batch
 
 cdef long EINTR, EAGAIN, ENODEV
 cdef uint64_t HEADER, NUM_BUFFERS, ETH_HLEN, HEAD, FULL
-cdef Py_ssize_t IOVECS
+cdef Py_ssize_t IOVECS, DRAIN_MAX
 cdef int DRAINED, STARVED, BUDGET, GONE
 
 @cython.final
@@ -19,7 +19,7 @@ cdef class Engine:
     cdef HeaderRules rules
     cdef ReceiveFilter filter
     cdef bint mergeable
-    cdef public bint guest_csum
+    cdef public Offloads offloads
     cdef object _iov_array, _local, _store
     cdef uint64_t[::1] _iov
     cdef uintptr_t _iov_address, _head, _waiting
@@ -34,6 +34,8 @@ cdef class Engine:
     @cython.locals(length=uint64_t, sent=long, count=Py_ssize_t, row=Py_ssize_t, skip=uint64_t, size=uint64_t)
     cdef void _send(self, Batch batch, Py_ssize_t i) noexcept nogil
     cdef Py_ssize_t _start(self, uint64_t length) noexcept nogil
+    @cython.locals(length=long)
+    cpdef object drain(self)
     @cython.locals(used=Py_ssize_t)
     cpdef Py_ssize_t receive(self, Batch batch, bint full, int budget)
     @cython.locals(cursor=Py_ssize_t, room=uint64_t, length=long, size=uint64_t)

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from xenvirtio.queue.batch import Batch
 
 if not cython.compiled:
-    from xenvirtio.device.net.requests import HeaderRules, ReceiveFilter
+    from xenvirtio.device.net.requests import HeaderRules, Offloads, ReceiveFilter
     from xenvirtio.device.syscalls import readv, writev
-    from xenvirtio.memory.raw import copy, store8, store16
+    from xenvirtio.memory.raw import copy, store16
 
 EINTR = errno.EINTR
 EAGAIN = errno.EAGAIN
@@ -37,6 +37,7 @@ ETH_HLEN = spec.ETH_HLEN
 HEAD = spec.HEADER_SIZE + spec.ETH_HLEN + 4
 FULL = spec.HEADER_SIZE + space.PACKET_MAX
 IOVECS = 1024  # linux/uio.h UIO_MAXIOV
+DRAIN_MAX = 4096  # packets; a tap queues 500 (linux drivers/net/tun.c), more than this is a flood
 
 
 class End(IntEnum):
@@ -62,7 +63,7 @@ class Engine:
         self.rules = HeaderRules(0)
         self.filter = ReceiveFilter(bytes(spec.ETH_ALEN), False)
         self.mergeable = False
-        self.guest_csum = False
+        self.offloads = Offloads(0)
         self.end = End.DRAINED
         self._iov_array = array("Q", bytes(16 * 1024))
         self._iov = self._iov_array
@@ -82,7 +83,7 @@ class Engine:
         self.rules = HeaderRules(features)
         self.filter = receive_filter
         self.mergeable = bool(features & spec.F_MRG_RXBUF)
-        self.guest_csum = bool(features & spec.F_GUEST_CSUM)
+        self.offloads = Offloads(features)
         self._waiting_length = 0
 
     def counters(self) -> dict[str, int]:
@@ -148,6 +149,16 @@ class Engine:
         self._iov[0] = self._head
         self._iov[1] = length
         return 1
+
+    def drain(self) -> None:
+        """Drop what the host has sent until now; it was for nobody, or for another driver."""
+        self._start(HEAD)
+        for _ in range(DRAIN_MAX):
+            length = readv(self.fd, self._iov_address, 1)  # the rest of a packet goes with its beginning
+            if length > 0:
+                self.rx_dropped += 1
+            elif length != -EINTR:
+                return
 
     def receive(self, batch: Batch, full: bool, budget: int) -> int:
         """Fill chains of the batch, at most `budget` packets; how many chains, from the first on, are done.
@@ -243,8 +254,9 @@ class Engine:
         if not self.filter.accepts(self._head + HEADER):
             self.rx_filtered += 1
             return 0
-        if not self.guest_csum:
-            store8(self._head, 0)  # the tap may say DATA_VALID to whoever did not ask
+        if not self.offloads.takes(self._head):
+            self.rx_dropped += 1
+            return 0
         return length
 
     def _drop(self) -> None:

@@ -21,6 +21,13 @@ cdef class HeaderRules:
     cdef bint check(self, uintptr_t header, uint64_t length) noexcept nogil
 
 @cython.final
+cdef class Offloads:
+    cdef bint csum, tso4, tso6, ecn
+
+    @cython.locals(flags=uint32_t, gso=uint32_t, kind=uint32_t)
+    cdef bint takes(self, uintptr_t header) noexcept nogil
+
+@cython.final
 cdef class ReceiveFilter:
     cdef readonly uint64_t station
     cdef bint promiscuous, all_multicast, all_unicast, no_multicast, no_unicast, no_broadcast

@@ -1,6 +1,6 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, annotation_typing=False
 """What may pass a NIC: the header of a packet that the guest sends (virtio 1.3 §5.1.6.2), and which packets
-it wants to receive (§5.1.6.5). No I/O.
+it wants to receive (§5.1.6.5) and understands (§5.1.6.4.1). No I/O.
 
 The host's network stack believes a virtio header more than it should, so everything in it that names a
 place in the packet, or a size to cut it into, is checked here first.
@@ -93,6 +93,34 @@ class HeaderRules:
         )
 
 
+class Offloads:
+    """Which packets with work left to do the guest takes: F_GUEST_*, as negotiated or set since. The tap is
+    told the same, but what it has queued may be older, meant for another driver."""
+
+    def __init__(self, guest_features: int) -> None:
+        self.csum = bool(guest_features & spec.F_GUEST_CSUM)
+        self.tso4 = self.csum and bool(guest_features & spec.F_GUEST_TSO4)
+        self.tso6 = self.csum and bool(guest_features & spec.F_GUEST_TSO6)
+        self.ecn = bool(guest_features & spec.F_GUEST_ECN)
+
+    def takes(self, header: int) -> bool:
+        """Whether a packet from the host with this header (a local copy) can be handed to the guest.
+
+        Clears the flags for a guest without F_GUEST_CSUM: the tap says DATA_VALID to it as well."""
+        flags = load16(header) & 0xFF
+        gso = load16(header) >> 8
+        kind = gso & ~GSO_ECN
+        if not self.csum:
+            if flags & NEEDS_CSUM:
+                return False
+            store16(header, gso << 8)
+        if kind == GSO_NONE:
+            return gso == GSO_NONE
+        if gso & GSO_ECN and not self.ecn:
+            return False
+        return (kind == GSO_TCPV4 and self.tso4) or (kind == GSO_TCPV6 and self.tso6)
+
+
 class ReceiveFilter:
     """Which packets from the host the guest wants; everything until the driver says otherwise."""
 
@@ -156,14 +184,14 @@ class ReceiveFilter:
 
     def accepts(self, frame: int) -> bool:
         """The same for the local address of an Ethernet header and 4 bytes more."""
+        if self.promiscuous:
+            return True
         target = load16(frame + 4)
         target = target << 32 | load32(frame)
         if self.filter_vlans and load16(frame + 12) == VLAN_TAG:
             number = load16(frame + 14)  # in network order: the low 12 bits of a big-endian number
             if self.vlans[(number & 0x0F) << 8 | number >> 8] == 0:
                 return False
-        if self.promiscuous:
-            return True
         if target == BROADCAST:
             return not self.no_broadcast
         if target & MULTICAST:

@@ -10,7 +10,7 @@ from xenvirtio.device.base import Notify, Wakeups, ignore_change, serve
 from xenvirtio.device.net import space
 from xenvirtio.device.net.control import Control
 from xenvirtio.device.net.engine import End, Engine
-from xenvirtio.device.net.requests import ReceiveFilter
+from xenvirtio.device.net.requests import Offloads, ReceiveFilter
 from xenvirtio.device.net.tap import Tap
 from xenvirtio.errors import GuestViolation
 from xenvirtio.queue.batch import Batch
@@ -106,19 +106,12 @@ class NetDevice:
         """Nothing in it can be written (§5.1.4); the address is set by the control queue."""
         return False
 
-    def set_link(self, up: bool) -> None:
-        """Tell the driver that the link came up or went down; while it is down no packet passes."""
-        if up == self._link_up:
-            return
-        self._link_up = up
-        self.config_changed()
-        self._wakeups.again()
-
     def activate(self, features: int, queues: Sequence[SplitQueue | None], notify: Notify) -> None:
         self.deactivate()
         self._filter = ReceiveFilter(self._mac, bool(features & spec.F_CTRL_VLAN))
         control = Control(features, self._filter, self._set_mac, self._set_offloads)
         self._engine.configure(features, self._filter)
+        self._engine.drain()
         self._link.set_offloads(features & spec.GUEST_OFFLOADS)
         rx, tx, ctrl = (Port.on(queue) for queue in queues)
         self._state = Active(rx, tx, ctrl if features & spec.F_CTRL_VQ else None, control, notify)
@@ -127,6 +120,8 @@ class NetDevice:
     def deactivate(self) -> None:
         if isinstance(self._state, Active):
             self._refused += self._state.control.refused
+            # what comes from now on is finished by the host, and good for any driver
+            self._link.set_offloads(0)
         self._state = Inactive()
         self._wakeups.watch(self._link.fd, False)
         self._mac = self._config.mac
@@ -164,8 +159,6 @@ class NetDevice:
             used = self._engine.receive(port.batch, full or self._is_full(port), RECEIVE_MAX)
             if used:
                 port.queue.give_some(port.batch, used)
-                if port.queue.should_notify():
-                    active.notify(spec.QUEUE_RX)
             if self._engine.end != End.STARVED:
                 break
             if self._refill(port) or used:
@@ -176,6 +169,8 @@ class NetDevice:
             full = not self._refill(port)
         else:
             self._wakeups.again()
+        if port.queue.should_notify():
+            active.notify(spec.QUEUE_RX)
         if self._engine.end == End.GONE:
             self._wakeups.watch(self._link.fd, False)
             self._link_up = False
@@ -215,9 +210,10 @@ class NetDevice:
     def _set_mac(self, mac: bytes) -> None:
         self._mac = mac
         self._filter.set_station(mac)
+        self.config_changed()
 
     def _set_offloads(self, offloads: int) -> None:
-        self._engine.guest_csum = bool(offloads & spec.F_GUEST_CSUM)
+        self._engine.offloads = Offloads(offloads)
         self._link.set_offloads(offloads)
 
     def close(self) -> None:

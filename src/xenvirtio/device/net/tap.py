@@ -96,14 +96,18 @@ class Tap:
     def set_offloads(self, guest_features: int) -> None:
         """Tell the host what the guest takes: F_GUEST_* bits. Packets that need more are finished before.
 
-        A bit without those that it stands on (virtio 1.3 §5.1.3.1) counts for nothing."""
+        A bit without those that it stands on (virtio 1.3 §5.1.3.1) counts for nothing. Does nothing if the
+        tap was removed from outside: what reads it next sees that."""
         if not guest_features & spec.F_GUEST_CSUM:
             guest_features = 0
         if not guest_features & (spec.F_GUEST_TSO4 | spec.F_GUEST_TSO6):
             guest_features &= ~spec.F_GUEST_ECN
-        ioctl(
-            self.fd, spec.TUNSETOFFLOAD, sum(flag for bit, flag in _TUN_FLAGS.items() if guest_features & bit)
-        )
+        flags = sum(flag for bit, flag in _TUN_FLAGS.items() if guest_features & bit)
+        try:
+            ioctl(self.fd, spec.TUNSETOFFLOAD, flags)
+        except OSError as error:
+            if error.errno != errno.EBADFD:
+                raise
 
     def close(self) -> None:
         """Remove the tap. May be called twice."""

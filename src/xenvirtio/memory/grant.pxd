@@ -2,21 +2,14 @@
 
 cimport cython
 from libc.stdint cimport int16_t, uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from xenvirtio.memory.arena cimport Arena
 from xenvirtio.memory.base cimport GuestMemory
 from xenvirtio.memory.raw cimport load16, store8, store16, store32, store64
 from xenvirtio.memory.segments cimport Segments
 
-cdef unsigned int FAULT_MEMORY, FAULT_TABLE, FAULT_SIZE, NO_STATUS, MIRRORED
+cdef unsigned int FAULT_MEMORY, FAULT_TABLE, FAULT_SIZE, NO_STATUS
 cdef int NO_ROOM
 cdef uint64_t REF_MAX, SPAN_MAX
-
-@cython.final
-cdef class Arena:
-    cdef object _memory
-    cdef readonly uint64_t address, length
-    cdef public uint64_t head, tail
-    @cython.locals(pos=uint64_t, room=uint64_t)
-    cdef uint64_t place(self, uint64_t length, uint64_t offset) noexcept nogil
 
 cdef class GrantMemory(GuestMemory):
     cdef readonly object table

@@ -19,6 +19,7 @@ import cython
 
 from xenvirtio.errors import MemoryViolation, XenError
 from xenvirtio.memory import faults
+from xenvirtio.memory.arena import STAGING_BYTES
 from xenvirtio.memory.base import GuestMemory, Mapping
 from xenvirtio.memory.local import PAGE_SIZE, LocalMemory
 from xenvirtio.spec import grants
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from xenvirtio.memory.segments import Segments
 
 if not cython.compiled:
+    from xenvirtio.memory.arena import Arena
     from xenvirtio.memory.raw import load16, store8, store16, store32, store64
 
 COMPILED = cython.compiled
@@ -36,9 +38,6 @@ FAULT_MEMORY = faults.MEMORY
 FAULT_TABLE = faults.TABLE
 FAULT_SIZE = faults.SIZE
 NO_STATUS = faults.NO_STATUS
-MIRRORED = (
-    512  # bytes: a segment at least as long keeps its offset in the page; below, headers lie close together
-)
 REF_MAX = (1 << 32) - 1
 SPAN_MAX = (1 << 44) - 1  # reference and offset together
 NO_ROOM = 1
@@ -48,36 +47,10 @@ _NO_GRANT = "an address is not one of a grant (bit 63, 32 bits of reference, 12 
 assert (grants.COPY_SIZE, grants.COPY_DEST, grants.COPY_LEN) == (24, 8, 16)  # as _add lays them out
 
 
-class Arena:
-    """Staging memory of one batch: a ring of bytes, used from `head` to `tail`, both free-running."""
-
-    def __init__(self, length: int) -> None:
-        self._memory = LocalMemory(length)
-        self.address = self._memory.address
-        self.length = self._memory.length
-        self.head = self.tail = 0
-
-    def place(self, length: int, offset: int) -> int:
-        """The local address of `length` bytes in a row, 0 if there is no room; `offset`: in its page."""
-        pos = self.tail
-        if length >= MIRRORED:
-            pos += (offset - pos) & 4095
-        else:
-            pos = (pos + 15) & ~15
-            offset = 0
-        room = self.length - pos % self.length
-        if room < length:
-            pos += room + offset
-        if pos - self.head + length > self.length or pos % self.length + length > self.length:
-            return 0
-        self.tail = pos + length
-        return self.address + pos % self.length
-
-
 class GrantMemory(GuestMemory):
     """One guest's granted pages, through a `GrantTable`."""
 
-    def __init__(self, table: GrantTable, domid: int, staging_bytes: int = 4 << 20) -> None:
+    def __init__(self, table: GrantTable, domid: int, staging_bytes: int = STAGING_BYTES) -> None:
         """`staging_bytes` for each batch: what is not used is never touched. The table stays the caller's."""
         super().__init__()
         self.table = table

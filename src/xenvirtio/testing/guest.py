@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, Protocol, Self
 
+from xenvirtio.memory.arena import STAGING_BYTES
 from xenvirtio.memory.foreign import ForeignMemory
 from xenvirtio.memory.grant import GrantMemory
 from xenvirtio.memory.local import PAGE_SIZE
@@ -97,7 +98,7 @@ class RegionGuest(_Base):
 class GrantGuest(_Base):
     """Grants exactly the pages of each buffer, read-only where the device only reads, references in a row."""
 
-    def __init__(self, pages: int = 1024, domid: int = 5, staging: int = 4 << 20) -> None:
+    def __init__(self, pages: int = 1024, domid: int = 5, staging: int = STAGING_BYTES) -> None:
         super().__init__(pages)
         self.domid = domid
         self.staging = staging

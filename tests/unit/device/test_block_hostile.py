@@ -11,6 +11,8 @@ import pytest
 from tests.unit.device.test_block_requests import SECTORS, Disk, header, image, ranges
 from xenvirtio.device.block import space
 from xenvirtio.errors import GuestViolation
+from xenvirtio.memory.arena import STAGING_BYTES
+from xenvirtio.memory.local import PAGE_SIZE
 from xenvirtio.spec import block as spec
 from xenvirtio.testing.guest import KINDS
 
@@ -72,6 +74,11 @@ def test_a_request_larger_than_the_device_allows_is_an_error(tmp_path: Path) -> 
         assert driver.used_idx == 1
         assert disk.guest.ram.read(status.offset, 1) == bytes([spec.S_IOERR])
         driver.chains.clear()
+
+
+def test_the_staging_arena_holds_the_largest_request_that_is_promised() -> None:
+    """Each segment may begin anywhere in its page; header and status need a page each at most."""
+    assert space.SEG_MAX * (space.SIZE_MAX + PAGE_SIZE) + 2 * PAGE_SIZE <= STAGING_BYTES
 
 
 @pytest.mark.parametrize("kind", list(KINDS))

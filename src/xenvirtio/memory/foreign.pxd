@@ -12,7 +12,7 @@ cdef unsigned int FAULT_MEMORY, FAULT_SIZE
 cdef Py_ssize_t _pages(Segments batch, Py_ssize_t i) noexcept
 
 @cython.locals(s=Py_ssize_t, address=uint64_t)
-cdef list _frames_of(Segments batch, Py_ssize_t i)
+cdef set _frames_of(Segments batch, Py_ssize_t first, Py_ssize_t count)
 
 cdef class ForeignMemory(GuestMemory):
     cdef readonly object mapper
@@ -27,5 +27,5 @@ cdef class ForeignMemory(GuestMemory):
     cpdef int finish(self, Segments batch, Py_ssize_t count=*) except -1
     cpdef bint fetch(self, uint64_t address, uint64_t length, uintptr_t destination) except *
 
-    @cython.locals(s=Py_ssize_t, k=Py_ssize_t, pages=Py_ssize_t, write=bint, base=int64_t, size=uint64_t)
+    @cython.locals(s=Py_ssize_t, k=Py_ssize_t, pages=Py_ssize_t, first=Py_ssize_t, write=bint, base=int64_t, size=uint64_t)
     cdef bint _reach(self, Segments batch, Py_ssize_t i, list held, Py_ssize_t limit) except *

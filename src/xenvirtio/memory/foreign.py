@@ -4,7 +4,8 @@
 By default the frames of each chain are mapped when it is taken and unmapped when it is given back, never
 longer: what a chain names is the guest's buffer just so long. A frame that stays mapped may change its
 meaning below us (ballooning), and in a PV guest it must not: Xen counts our writable mapping as a use of the
-frame as data, so the guest dies of making a page table of it.
+frame as data, so the guest dies of making a page table of it. What the device only reads is mapped read-only,
+which is no such use; a chain has two mappings at most.
 
 A guest whose invalidations reach us (`invalidate`) can have its frames `cached`, in aligned buckets, least
 recently used ones going first. Neighbours in a bucket may not be the guest's: each page has its own error, a
@@ -128,7 +129,7 @@ class ForeignMemory(GuestMemory):
                 return False
             own = None
             if not self.cached:
-                own = self._map_own(range(address >> 12, ((address + length - 1) >> 12) + 1), held)
+                own = self._map_own(range(address >> 12, ((address + length - 1) >> 12) + 1), (), held)
             pieces = list(self._pieces(address, length, held, own))
             if min([base for base, _ in pieces], default=0) <= 0:
                 return False
@@ -162,7 +163,10 @@ class ForeignMemory(GuestMemory):
         if not self.cached:
             if self._own_pages + pages > limit:
                 return False
-            own = self._map_own(_frames_of(batch, i), held)
+            first = batch.seg_first[i]
+            written = _frames_of(batch, first + batch.seg_read[i], batch.seg_write[i])
+            read = _frames_of(batch, first, batch.seg_read[i]) - written
+            own = self._map_own(sorted(read), sorted(written), held)
         s = batch.seg_first[i]
         for k in range(batch.seg_read[i] + batch.seg_write[i]):
             write = k >= batch.seg_read[i]
@@ -199,11 +203,12 @@ class ForeignMemory(GuestMemory):
             if len(self._buckets) >= self._buckets_max and not self._evict():
                 return None
             start = number * self._bucket_pages
-            bucket = self._buckets[number] = self._map_frames(range(start, start + self._bucket_pages))
+            bucket = self._buckets[number] = self._hold()
+            self._try(bucket, range(start, start + self._bucket_pages), True)
         else:
             self._buckets.move_to_end(number)
             if frame not in bucket.pages:
-                self._try(bucket, [frame])
+                self._try(bucket, [frame], True)
         if bucket not in held:
             bucket.users += 1
             held.append(bucket)
@@ -217,27 +222,28 @@ class ForeignMemory(GuestMemory):
                 return True
         return False
 
-    def _map_own(self, frames: Sequence[int], held: list[_Frames]) -> _Frames:
-        """Frames for one chain only, which holds them."""
-        own = self._map_frames(frames)
+    def _map_own(self, read: Sequence[int], written: Sequence[int], held: list[_Frames]) -> _Frames:
+        """Frames for one chain only, which holds them; those in `read` cannot be written."""
+        own = self._hold()
+        own.kept = False
         own.users += 1
-        self._own_pages += len(frames)
-        own.own_pages = len(frames)
+        own.own_pages = len(read) + len(written)
+        self._own_pages += own.own_pages
         held.append(own)
+        self._try(own, read, False)
+        self._try(own, written, True)
         return own
 
-    def _map_frames(self, frames: Sequence[int]) -> _Frames:
+    def _hold(self) -> _Frames:
         held = _Frames()
-        held.kept = self.cached
         self._live.add(held)
-        self._try(held, frames)
         return held
 
-    def _try(self, held: _Frames, frames: Sequence[int]) -> None:
+    def _try(self, held: _Frames, frames: Sequence[int], writable: bool) -> None:
         """Map frames into `held`; what cannot be mapped, even all of it, is holes."""
         try:
             if frames:
-                self._map(held, frames, True)
+                self._map(held, frames, writable)
         except XenError:
             return
 
@@ -287,10 +293,10 @@ def _pages(batch: Segments, i: int) -> int:
     return total
 
 
-def _frames_of(batch: Segments, i: int) -> list[int]:
-    """The frames of chain `i`, each once."""
+def _frames_of(batch: Segments, first: int, count: int) -> set[int]:
+    """The frames of `count` segments."""
     frames: set[int] = set()
-    for s in range(batch.seg_first[i], batch.seg_first[i] + batch.seg_read[i] + batch.seg_write[i]):
+    for s in range(first, first + count):
         address = batch.seg_address[s]
         frames.update(range(address >> 12, ((address + batch.seg_length[s] - 1) >> 12) + 1))
-    return sorted(frames)
+    return frames

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 
 from xenvirtio.errors import MemoryViolation
@@ -22,6 +24,12 @@ def round_trip(pair: Pair, data: bytes = b"data" * 3000) -> None:
     pair.write(0, data)
     pair.give()
     assert pair.driver.used()[0].data == [data]
+
+
+def writes_to(address: int) -> bool:
+    """Whether a byte can be written at a local address: the kernel tries, and survives."""
+    with open("/dev/zero", "rb", buffering=0) as zero:
+        return int(ctypes.CDLL(None).read(zero.fileno(), ctypes.c_void_p(address), 1)) == 1
 
 
 def test_cached_frames_stay_mapped_from_one_batch_to_the_next() -> None:
@@ -47,7 +55,64 @@ def test_by_default_each_chains_frames_are_mapped_only_while_the_device_has_it()
         assert pair.take() == 4
         for left in (3, 2, 1, 0):
             pair.queue.give_some(pair.batch, 1)
-            assert len(guest.mapper.mapped) == len(rings) + left
+            assert len(guest.mapper.mapped) == len(rings) + 2 * left  # to read, and to write
+
+
+def test_what_the_device_only_reads_is_mapped_read_only() -> None:
+    """A PV guest may make a page table of a frame that it gave for reading."""
+    guest = ForeignGuest()
+    with Pair(guest=guest) as pair:
+        read, written = (guest.ram.place(2 * 4096, 4096) for _ in range(2))
+        guest.ram.write(read, b"r" * 8192)
+        pair.driver.write_descriptor(0, guest.share(read, 8192, False), 8192, virtio.DESC_F_NEXT, 1)
+        pair.driver.write_descriptor(1, guest.share(written, 8192, True), 8192, virtio.DESC_F_WRITE)
+        pair.driver.put_avail(0)
+        pair.driver.kick()
+        assert pair.take() == 1
+        for offset in (read, read + 4096):
+            guest.mapper.make_page_table(guest.base + offset // 4096)
+        with pytest.raises(AssertionError, match="mapped writable"):
+            guest.mapper.make_page_table(guest.base + written // 4096)
+        assert pair.read(0) == b"r" * 8192
+        assert [writes_to(pair.batch.iov[2 * k]) for k in range(2)] == [False, True]
+        pair.give()
+        guest.mapper.make_page_table(guest.base + written // 4096)
+
+
+def test_a_frame_that_is_read_and_written_can_be_written() -> None:
+    """As a disk's header and status often lie in one page."""
+    guest = ForeignGuest()
+    with Pair(guest=guest) as pair:
+        place = guest.ram.place(4096, 4096)
+        address = guest.share(place, 4096, True)
+        pair.driver.write_descriptor(0, address, 16, virtio.DESC_F_NEXT, 1)
+        pair.driver.write_descriptor(1, address + 16, 1, virtio.DESC_F_WRITE)
+        pair.driver.put_avail(0)
+        pair.driver.kick()
+        assert pair.take() == 1
+        assert pair.write(0, b"\1")
+        pair.give()
+        assert guest.ram.read(place + 16, 1) == b"\1"
+
+
+def test_a_page_table_can_be_read_but_not_written() -> None:
+    guest = ForeignGuest()
+    with Pair(guest=guest) as pair:
+        place = guest.ram.place(4096, 4096)
+        guest.ram.write(place, b"t" * 4096)
+        guest.mapper.make_page_table(guest.base + place // 4096)
+        address = guest.share(place, 4096, False)
+        pair.driver.write_descriptor(0, address, 4096)
+        pair.driver.write_descriptor(1, address, 4096, virtio.DESC_F_WRITE)
+        for head in (0, 1):
+            pair.driver.put_avail(head)
+        pair.driver.kick()
+        assert pair.take() == 2
+        assert list(pair.batch.fault)[:2] == [0, faults.MEMORY]
+        assert pair.read(0) == b"t" * 4096
+        local = LocalMemory(4096)
+        assert pair.memory.fetch(address, 4096, local.address)
+        pair.give()
 
 
 def test_a_buffer_over_buckets_becomes_several_iovecs() -> None:

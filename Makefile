@@ -8,7 +8,9 @@ PACKAGES ?= e2fsprogs gcc iproute2 libc6-dev mmdebstrap mount python3-dev python
 VENV := .venv
 RUN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.pxd')
-UNIT := $(RUN)/python -m pytest -q tests/unit
+UNIT := $(RUN)/python -m pytest -q -n 2
+# what Cython compiles, and what runs on it
+COMPILED := $(addprefix tests/unit/,test_mode.py memory queue device testing transport worker)
 
 .PHONY: demo test unit lint lab-test module-check setup clean
 
@@ -18,8 +20,8 @@ demo: setup
 test: lint unit module-check lab-test
 
 unit: setup
-	$(UNIT) --interpreted
-	$(UNIT)
+	$(UNIT) --interpreted tests/unit
+	$(UNIT) $(COMPILED)
 
 lab-test: setup
 	$(RUN)/python -m pytest -v tests/lab --lab-release $(RELEASE)

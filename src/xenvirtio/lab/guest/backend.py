@@ -12,27 +12,36 @@ if TYPE_CHECKING:
 
 LOG = "/var/log/xenvirtio.log"
 _PID = "/run/xenvirtio-lab/daemon.pid"
-#: starts the daemon unless it runs, and waits until it answers; its time limit is $1 seconds
-_START = f"""
-mkdir -p /run/xenvirtio-lab
-if ! {{ [ -e {_PID} ] && kill -0 "$(cat {_PID})" 2>/dev/null; }}; then
-    setsid sh -c 'echo $$ >{_PID}; exec xenvirtio daemon' </dev/null >>{LOG} 2>&1 &
-    sleep 0.5
+_SOCKET = "/run/xenvirtio/daemon.sock"
+#: `pid`, and whether it runs: what has ended and was not waited for has a /proc entry, but no program
+_FIND = f"""
+pid=$(cat {_PID} 2>/dev/null)
+runs() {{ [ -e "/proc/$pid/exe" ]; }}
+"""
+#: starts the daemon unless it runs, and waits until it listens; its time limit is $1 seconds. A background job
+#: of a script leads no process group, so setsid does not fork, and $! is the daemon. A killed daemon leaves
+#: its socket.
+_START = f"""{_FIND}
+if ! runs; then
+    mkdir -p "$(dirname {_PID})"
+    rm -f {_SOCKET}
+    setsid xenvirtio daemon </dev/null >>{LOG} 2>&1 &
+    pid=$!
+    echo $pid >{_PID}
 fi
 end=$(($(date +%s) + $1))
-until [ -S /run/xenvirtio/daemon.sock ] && kill -0 "$(cat {_PID})"; do
-    kill -0 "$(cat {_PID})" 2>/dev/null || {{ echo "it ended:"; tail -n 20 {LOG}; exit 1; }}
+until [ -S {_SOCKET} ]; do
+    runs || {{ echo "it ended:"; tail -n 20 {LOG}; exit 1; }}
     [ "$(date +%s)" -lt "$end" ] || {{ echo "no answer within $1 s:"; tail -n 20 {LOG}; exit 1; }}
-    sleep 0.3
+    sleep 0.1
 done
 """
-_STOP = f"""
-[ -e {_PID} ] || exit 0
-kill "$(cat {_PID})" 2>/dev/null || {{ rm -f {_PID}; exit 0; }}
+_STOP = f"""{_FIND}
+! runs || kill "$pid"
 end=$(($(date +%s) + $1))
-while kill -0 "$(cat {_PID})" 2>/dev/null; do
+while runs; do
     [ "$(date +%s)" -lt "$end" ] || {{ echo "it still runs $1 s after SIGTERM"; exit 1; }}
-    sleep 0.3
+    sleep 0.1
 done
 rm -f {_PID}
 """

@@ -150,9 +150,9 @@ class InProcessBackend:
 
     def close(self) -> None:
         for guest in self.supervisor.guests.values():
-            if guest.worker is not None:
-                guest.worker.kill()
-                guest.worker.reap()
+            if guest.life.process is not None:
+                guest.life.process.kill()
+                guest.life.process.reap()
         self.loop.close()
         self.store.close()
 

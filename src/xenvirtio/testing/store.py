@@ -196,6 +196,11 @@ class FakeStore(FakeView):
                 os.eventfd_read(self._fd)
         return found
 
+    @property
+    def waiting(self) -> int:
+        """Watch events that nobody has read yet."""
+        return len(self._events)
+
     def fileno(self) -> int:
         return self._fd
 

@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xenvirtio.errors import MemoryViolation, XenError
+from xenvirtio.errors import GuestViolation, XenError
 from xenvirtio.memory.foreign import ForeignMemory
 from xenvirtio.memory.grant import GrantMemory
 from xenvirtio.spec.xenbus import MemoryAccess
@@ -65,7 +65,8 @@ class Line:
 class Connection:
     """Connected from construction to `close`.
 
-    With `resume` it goes on from the state file. Raises XenError or MemoryViolation; nothing stays then.
+    With `resume` it goes on from the state file. Raises XenError (also for rings that the guest has spoilt
+    meanwhile) or OSError (the state file cannot be written); nothing stays then.
     """
 
     def __init__(
@@ -104,10 +105,8 @@ class Connection:
             if resume:
                 try:
                     self.transport.resume()
-                except MemoryViolation as violation:
-                    raise XenError(
-                        f"the guest's rings cannot be mapped again: {violation.rule}"
-                    ) from violation
+                except GuestViolation as violation:
+                    raise XenError(f"the guest's rings cannot be had again: {violation.rule}") from violation
             else:
                 self.transport.start()
             line.handler = self.transport.event

@@ -1,10 +1,8 @@
-"""One guest as the supervisor serves it: its devices' walks, and the worker that does the work."""
+"""One guest as the supervisor serves it: its devices' walks, and the orders to its worker."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import time
 from typing import TYPE_CHECKING, Any
 
 from xenvirtio.errors import XenError, XenvirtioError
@@ -12,13 +10,15 @@ from xenvirtio.transport.xenbus import backend, nodes
 from xenvirtio.transport.xenbus.backend import Walk
 from xenvirtio.transport.xenbus.nodes import DeviceKey, NodeError, Settings
 from xenvirtio.worker import messages
+from xenvirtio.worker.attention import Attention
 from xenvirtio.worker.connection import Guest
-from xenvirtio.worker.limits import Bucket, Limits
+from xenvirtio.worker.life import WorkerLife
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from xenvirtio.worker.limits import Limits
     from xenvirtio.worker.loop import Loop, Timer
     from xenvirtio.worker.spawn import WorkerProcess
     from xenvirtio.xen.interfaces import Store
@@ -50,10 +50,9 @@ class ServedDevice:
 
 
 class ServedGuest:
-    """All virtio devices of one guest, and its worker.
+    """All virtio devices of one guest; the `Owner` of its worker.
 
-    `touch` says that a device's nodes may have changed; `work` looks at what was touched, as much as the
-    guest's share allows. `done` is called when the guest needs nothing any more.
+    `touch` says that a device's nodes may have changed; `done` is called when the guest needs nothing more.
     """
 
     def __init__(
@@ -67,68 +66,49 @@ class ServedGuest:
         limits: Limits,
         done: Callable[[ServedGuest], None],
     ) -> None:
-        self._store, self._own, self._loop, self._spawn = store, own, loop, spawn
+        self._store, self._own, self._loop = store, own, loop
         self._limits, self._done = limits, done
         self.guest = Guest(
-            domid,
-            nodes.guest_name(store, domid),
-            nodes.guest_uuid(store, domid),
-            run_directory,
+            domid, nodes.guest_name(store, domid), nodes.guest_uuid(store, domid), run_directory
         )
+        self.life = WorkerLife(self.guest, loop, spawn, limits, self)
         self.devices: dict[int, ServedDevice] = {}
-        self.worker: WorkerProcess | None = None
-        self.restarts: list[float] = []
+        self.attention = Attention(store, loop, limits, self._look)
         self.gone = False
-        self.report: messages.Reported | None = None
-        self.on_report: list[Callable[[ServedGuest], None]] = []
-        self._touched: dict[int, None] = {}
-        self._bucket = Bucket(limits.steps_per_second, limits.steps_burst)
-        self._work_timer: Timer | None = None
+        self.missed = False
+        """touched when it was gone: another domain has its domid by now"""
         self._ticket = 0
-        self._ending = False
         self._stopping = False
 
     # --- the nodes ---
 
     def touch(self, devid: int) -> None:
-        """A node of this device, or of its frontend, has changed."""
-        if (
-            self.gone
-            or self._stopping
-            or (devid not in self.devices and len(self.devices) >= self._limits.devices_per_guest)
-        ):
+        """A node of this device, or of its frontend, has changed. Raises XenError."""
+        if self.gone:
+            self.missed = True
+            return
+        if self._stopping:
             return
         if devid not in self.devices:
-            device = self.devices[devid] = ServedDevice(DeviceKey(self.guest.domid, devid))
-            self._store.watch(f"{device.key.frontend}/state", f"F/{device.key}")
-        self._touched[devid] = None
-        if self._work_timer is None:
-            self._work_timer = self._loop.later(0, self._work)
-
-    def _work(self) -> None:
-        self._work_timer = None
-        while self._touched and not self.gone and not self._stopping:
-            if not self._bucket.take():
-                self._work_timer = self._loop.later(self._bucket.wait, self._work)
+            if len(self.devices) >= self._limits.devices_per_guest:
                 return
-            devid = next(iter(self._touched))
-            del self._touched[devid]
-            device = self.devices.get(devid)
-            if device is not None:
-                now = self._snapshot(device)
-                self._act(device, device.walk.step(now))
-                if not now.exists:
-                    self._forget(device)
+            key = DeviceKey(self.guest.domid, devid)
+            self.attention.add(key)
+            self.devices[devid] = ServedDevice(key)
+        self.attention.touch(devid)
 
-    def _snapshot(self, device: ServedDevice) -> nodes.Snapshot:
-        return nodes.snapshot(self._store, device.key, self._own)
-
-    def _forget(self, device: ServedDevice) -> None:
-        device.settle()
-        self._store.unwatch(f"{device.key.frontend}/state", f"F/{device.key}")
-        self.devices.pop(device.key.devid, None)
-        if not self.devices:
-            self.end()
+    def _look(self, devid: int) -> None:
+        device = self.devices.get(devid)
+        if device is None or self.gone or self._stopping:
+            return
+        now = nodes.snapshot(self._store, device.key, self._own)
+        self._act(device, device.walk.step(now))
+        if not now.exists:
+            device.settle()
+            self.attention.drop(devid)
+            del self.devices[devid]
+            if not self.devices:
+                self.end(self._limits.gone_seconds)
 
     # --- what the walk wants ---
 
@@ -146,11 +126,10 @@ class ServedGuest:
         match action:
             case backend.Prepare():
                 device.settings = nodes.read_settings(self._store, key, self._own)
+                settings = device.settings
                 self._order(
                     device,
-                    messages.Prepare(
-                        self._next(), key.devid, device.settings.device_id, dict(device.settings.host)
-                    ),
+                    messages.Prepare(self._next(), key.devid, settings.device_id, dict(settings.host)),
                 )
             case backend.Attach(resume):
                 if device.settings is None:
@@ -168,33 +147,23 @@ class ServedGuest:
                 access = device.settings.access if device.settings is not None else ()
                 self._store.transact(lambda view: nodes.publish(view, key, self._own, state, access, error))
 
-    # --- the worker ---
-
     def _next(self) -> int:
         self._ticket += 1
         return self._ticket
 
     def _order(self, device: ServedDevice, order: messages.Order) -> None:
-        if self.worker is None:
+        if self.life.awaited:
+            return  # `worker_again` orders all that is wanted then
+        if self.life.process is None:
             if not isinstance(order, messages.Prepare):
                 device.settle()
                 return  # its worker has died, and with it all that the order is about
-            self._start_worker()
-        elif self._ending:
-            return  # the next worker gets it, when this one has ended
-        limit = self._limits.order_seconds
-        deadline = self._loop.later(limit, lambda: self._late(device, type(order).__name__))
+            self.life.start()
+        deadline = self._loop.later(
+            self._limits.order_seconds, lambda: self._late(device, type(order).__name__)
+        )
         device.expect(order.ticket, type(order), deadline)
-        self._send(order)
-
-    def _send(self, message: messages.Order) -> None:
-        if self.worker is None:
-            return
-        try:
-            messages.send(self.worker.control, message)
-        except OSError:
-            logger.warning("worker of %s does not take orders; it is ended", self.guest.name)
-            self.worker.kill()
+        self.life.send(order)
 
     def _late(self, device: ServedDevice, order: str) -> None:
         logger.error(
@@ -205,52 +174,23 @@ class ServedGuest:
             self._limits.order_seconds,
         )
         device.settle()
-        if self.worker is not None:
-            self.worker.kill()
+        self.life.kill()
 
-    def _start_worker(self) -> None:
-        self._ending = False
-        try:
-            self.worker = self._spawn(self.guest)
-        except OSError as error:
-            raise XenError(f"no worker for {self.guest.name}: {error.strerror}", error.errno or 0) from error
-        self._loop.add(self.worker.control.fileno(), self._hear)
-        self._loop.add(self.worker.fileno(), self._ended)
-        logger.info("guest %s (%d): worker %d", self.guest.name, self.guest.domid, self.worker.pid)
+    # --- what the worker says ---
 
-    def _hear(self) -> None:
-        assert self.worker is not None
-        try:
-            answer = messages.receive(self.worker.control)
-        except BlockingIOError:
-            return
-        except (messages.MessageError, OSError) as error:
-            logger.error("worker of %s: %s; it is ended", self.guest.name, error)
-            self.worker.kill()
-            answer = None
-        if answer is None:
-            self._loop.remove(self.worker.control.fileno())
-            return
-        self._answered(answer)
-
-    def _answered(self, answer: messages.Message) -> None:
-        if isinstance(answer, messages.Reported):
-            self.report = answer
-            waiting, self.on_report = self.on_report, []
-            for call in waiting:
-                call(self)
-            return
-        if not isinstance(answer, messages.Done | messages.Failed):
-            return
+    def answered(self, answer: messages.Done | messages.Failed) -> None:
         device = self.devices.get(answer.devid)
-        if device is None or device.ticket != answer.ticket:
+        if device is None or device.ticket != answer.ticket or device.order is None:
             return  # about an order that a later one has overtaken
-        order = device.settle()
-        walk, now = device.walk, self._snapshot(device)
-        if isinstance(answer, messages.Failed):
+        try:
+            now = nodes.snapshot(self._store, device.key, self._own)
+        except XenError as error:
+            logger.warning("guest %s device %s: %s", self.guest.name, device.key, error.message)
+            self._loop.later(self._limits.retry_seconds, lambda: self.answered(answer))
+            return
+        order, walk = device.settle(), device.walk
+        if isinstance(answer, messages.Failed) and order is not messages.Detach:
             actions = walk.failed(answer.words)
-            if order is messages.Detach:
-                actions = walk.detached(now)
         elif order is messages.Prepare:
             actions = walk.prepared(now)
         elif order is messages.Attach:
@@ -260,68 +200,45 @@ class ServedGuest:
         else:
             actions = []
         self._act(device, actions)
-        self.touch(answer.devid)  # what changed while the answer was awaited
+        self.attention.touch(answer.devid)  # what changed while the answer was awaited
 
-    def _ended(self) -> None:
-        worker, self.worker = self.worker, None
-        if worker is None:
-            return
-        self._loop.remove(worker.control.fileno())
-        self._loop.remove(worker.fileno())
-        words = worker.reap()
+    def worker_gone(self) -> None:
         for device in self.devices.values():
             device.settle()
-        if self._ending:
-            logger.info("guest %s (%d): worker %d ended", self.guest.name, self.guest.domid, worker.pid)
-            self._ending = False
-            if self.devices and not self.gone and not self._stopping:
-                self._restart()  # a device has come meanwhile
-            else:
-                self._finish()
-            return
-        logger.error("worker %d of %s (%d): %s", worker.pid, self.guest.name, self.guest.domid, words)
-        now = time.monotonic()
-        self.restarts = [at for at in self.restarts if now - at < self._limits.restart_window]
-        if len(self.restarts) >= self._limits.restarts:
-            for device in list(self.devices.values()):
-                self._act(device, device.walk.gave_up(f"the worker died {len(self.restarts) + 1} times"))
-            return
-        self.restarts.append(now)
-        self._loop.later(self._limits.restart_delay * 2 ** (len(self.restarts) - 1), self._restart)
 
-    def _restart(self) -> None:
-        if self.gone or self._stopping or self.worker is not None:
+    def worker_again(self) -> None:
+        if self.gone or self._stopping:
             return
         for device in list(self.devices.values()):
-            self._act(device, device.walk.restart(self._snapshot(device)))
-            self.touch(device.key.devid)
+            try:
+                now = nodes.snapshot(self._store, device.key, self._own)
+            except XenError as error:
+                self._act(device, device.walk.gave_up(error.message))
+                continue
+            self._act(device, device.walk.restart(now))
+            self.attention.touch(device.key.devid)
+
+    def worker_given_up(self, words: str) -> None:
+        for device in list(self.devices.values()):
+            self._act(device, device.walk.gave_up(words))
+
+    def worker_ended(self) -> None:
+        if self.devices and not self.gone and not self._stopping:
+            self.worker_again()  # a device has come meanwhile
+        else:
+            self._finish()
 
     # --- the end ---
 
-    def ask_report(self) -> bool:
-        """Asks the worker how its devices are; all of `on_report` is called once it answers."""
-        if self.worker is None or self._ending:
-            return False
-        self._send(messages.Report(self._next()))
-        return True
+    def ask_report(self, call: Callable[[], None]) -> bool:
+        """Asks the worker how its devices are; see `WorkerLife.ask_report`."""
+        return self.life.ask_report(self._next(), call)
 
-    def end(self, seconds: float | None = None) -> None:
-        """Stops the worker in an orderly way, by force after `seconds` (default: `gone_seconds`)."""
-        self._ending = True
+    def end(self, seconds: float) -> None:
+        """Ends the worker, by force after so many seconds."""
         for device in self.devices.values():
             device.settle()
-        worker = self.worker
-        if worker is None:
-            self._finish()
-            return
-        self._send(messages.Stop())
-
-        def force() -> None:
-            if self.worker is worker:
-                logger.warning("worker %d of %s did not stop; killed", worker.pid, self.guest.name)
-                worker.kill()
-
-        self._loop.later(self._limits.gone_seconds if seconds is None else seconds, force)
+        self.life.end(seconds)
 
     def stop(self) -> None:
         """The daemon ends: nodes and state files stay as they are, for the next one to go on."""
@@ -333,29 +250,31 @@ class ServedGuest:
         if not self.gone:
             self.gone = True
             logger.info("guest %s (%d) is gone", self.guest.name, self.guest.domid)
-            self.end()
+            self.end(self._limits.gone_seconds)
 
     def _finish(self) -> None:
         if self.gone:
-            for device in list(self.devices.values()):
-                device.settle()
-                with contextlib.suppress(XenError):
-                    self._store.unwatch(f"{device.key.frontend}/state", f"F/{device.key}")
+            self.attention.close()
             self.devices.clear()
-            with contextlib.suppress(XenError):
-                self._store.remove(f"{nodes.backend_root(self._own)}/{self.guest.domid}")
-            for file in self.guest.run_directory.glob(f"{self.guest.domid}-*"):
+            domid = self.guest.domid
+            try:
+                if not self._store.domain_exists(domid):  # else the nodes are the next domain's
+                    self._store.transact(lambda view: nodes.remove_devices(view, domid, self._own))
+            except XenError as error:
+                logger.warning("guest %s (%d): %s", self.guest.name, domid, error.message)
+            for file in self.guest.run_directory.glob(f"{domid}-*"):
                 file.unlink(missing_ok=True)
         self._done(self)
 
     def describe(self) -> dict[str, Any]:
         """For the status: what the supervisor knows, with the worker's last report."""
-        report = self.report
+        life, report = self.life, self.life.report
         return {
             "domid": self.guest.domid,
             "name": self.guest.name,
-            "worker": self.worker.pid if self.worker is not None else None,
-            "restarts": len(self.restarts),
+            "worker": life.process.pid if life.process is not None else None,
+            "restarts": len(life.deaths),
+            "walks": self.attention.looks,
             "events": report.worker if report is not None else {},
             "devices": [
                 {

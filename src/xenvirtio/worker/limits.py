@@ -16,6 +16,8 @@ class Limits:
     devices_per_guest: int = 256
     order_seconds: float = 30.0
     """a worker that has not carried out an order by then is killed (and started again)"""
+    retry_seconds: float = 1.0
+    """after XenStore could not tell about a guest's nodes"""
     report_seconds: float = 1.0
     gone_seconds: float = 1.0
     """for a worker to let go of a guest that is gone"""

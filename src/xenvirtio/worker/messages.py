@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xenvirtio.errors import XenvirtioError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 #: longest message, bytes: well below the default send buffer of a UNIX socket (208 KiB)
 MESSAGE_MAX = 128 * 1024
@@ -107,6 +107,32 @@ KINDS: Mapping[str, type[Message]] = {
 }
 
 
+def _is_number(value: object) -> bool:
+    return type(value) is int  # a bool is none
+
+
+def _is_text(value: object) -> bool:
+    if isinstance(value, str):
+        value.encode()  # JSON can hold what no text can: half a surrogate pair
+        return True
+    return False
+
+
+def _is_table(value: object, of: Callable[[object], bool]) -> bool:
+    return isinstance(value, dict) and all(_is_text(key) and of(each) for key, each in value.items())
+
+
+#: what a field of a type may hold; the keys are the annotations above
+SHAPES: Mapping[str, Callable[[object], bool]] = {
+    "int": _is_number,
+    "bool": lambda value: isinstance(value, bool),
+    "str": _is_text,
+    "dict[str, str]": lambda value: _is_table(value, _is_text),
+    "dict[str, int]": lambda value: _is_table(value, _is_number),
+    "dict[str, dict[str, Any]]": lambda value: _is_table(value, lambda each: isinstance(each, dict)),
+}
+
+
 class MessageError(XenvirtioError):
     """A message that is none."""
 
@@ -120,14 +146,15 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes) -> Message:
-    """Raises MessageError."""
+    """Raises MessageError: the other end may be a process that a guest has taken over."""
     try:
         values = json.loads(data)
         kind = KINDS[values.pop("kind")]
-        if set(values) != {field.name for field in fields(kind)}:
-            raise MessageError(f"a message {kind.__name__} with fields {sorted(values)}")
+        shapes = {field.name: SHAPES[str(field.type)] for field in fields(kind)}
+        if set(values) != set(shapes) or not all(shapes[name](value) for name, value in values.items()):
+            raise MessageError(f"not a message {kind.__name__}: {data[:80]!r}")
         return kind(**values)
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
         raise MessageError(f"not a message: {data[:80]!r}") from error
 
 

@@ -1,9 +1,10 @@
 """The supervisor: the only holder of XenStore. It watches, walks devices through their states, minds workers.
 
 What the guests do reaches it only as watch events, which are read a bounded number at a time and only mark a
-device as touched: a guest that writes its nodes in a loop costs its own share (`Limits.steps_per_second`),
-not the others'. `@releaseDomain` tells of guests that are gone; nodes which they left are removed, at the
-start too.
+device as touched: a guest that writes its nodes in a loop costs its own share (`worker.attention`), not the
+others'. XenStore's trouble with one guest's nodes is that guest's. Nodes of other transports are other
+people's: they are never written nor removed. `@releaseDomain` tells of guests that are gone; nodes which they
+left are removed, at the start too.
 
 When the daemon stops or dies, its workers stop their devices and end; the guests wait. States in XenStore
 stay Connected, and the next daemon's workers go on from the state files in the run directory. What this
@@ -13,10 +14,21 @@ telling so, whose request is then done twice.
 
 from __future__ import annotations
 
+import functools
 import logging
 from typing import TYPE_CHECKING, Any
 
-from xenvirtio.transport.xenbus.nodes import DOMID_LIMIT, backend_root, parse_key, parse_number
+from xenvirtio.errors import XenError
+from xenvirtio.transport.xenbus.nodes import (
+    DEVID_LIMIT,
+    DOMID_LIMIT,
+    DeviceKey,
+    backend_root,
+    is_ours,
+    parse_key,
+    parse_number,
+    remove_devices,
+)
 from xenvirtio.worker.guests import ServedGuest
 from xenvirtio.worker.limits import Limits
 
@@ -83,11 +95,17 @@ class Supervisor:
             domid = parse_number(name, DOMID_LIMIT)
             if domid is not None and not self._store.domain_exists(domid):
                 logger.info("domain %d is gone: its nodes are removed", domid)
-                self._store.remove(f"{root}/{name}")
+                self._remove(domid)
         for file in self._run_directory.glob("*-*"):
             domid = parse_number(file.name.split("-")[0], DOMID_LIMIT)
             if domid is not None and not self._store.domain_exists(domid):
                 file.unlink(missing_ok=True)
+
+    def _remove(self, domid: int) -> None:
+        try:
+            self._store.transact(lambda view: remove_devices(view, domid, self.own))
+        except XenError as error:
+            logger.warning("domain %d: %s", domid, error.message)
 
     # --- watches ---
 
@@ -104,27 +122,36 @@ class Supervisor:
                 numbers = token.split("/")
                 touched[int(numbers[1]), int(numbers[2])] = None
         for domid, devid in touched:
-            self._touch(domid, devid)
+            self._touch_all(domid, devid)
         if released:
             self._release()
 
-    def _touch(self, domid: int | None, devid: int | None) -> None:
+    def _touch_all(self, domid: int | None, devid: int | None) -> None:
+        domids = [domid]
         if domid is None:
-            for name in self._store.names(backend_root(self.own)) or []:
-                found = parse_number(name, DOMID_LIMIT)
-                if found is not None:
-                    self._touch(found, None)
-            return
+            names = self._store.names(backend_root(self.own)) or []
+            domids = [parse_number(name, DOMID_LIMIT) for name in names]
+        for found in domids:
+            if found is not None:
+                try:
+                    self._touch(found, devid)
+                except XenError as error:  # that guest's trouble, nobody else's
+                    logger.warning("domain %d: %s", found, error.message)
+
+    def _touch(self, domid: int, devid: int | None) -> None:
         guest = self.guests.get(domid)
+        served = set(guest.devices) if guest is not None else set()
+        devids = {devid}
         if devid is None:
             names = self._store.names(f"{backend_root(self.own)}/{domid}") or []
-            devids = {devid for devid in (parse_number(name, 1 << 28) for name in names) if devid is not None}
-            if guest is not None:
-                devids |= set(guest.devices)  # those whose nodes are gone
-        else:
-            devids = {devid}
+            devids = {parse_number(name, DEVID_LIMIT) for name in names} | served  # those that are gone, too
+        found = sorted(
+            each
+            for each in devids
+            if each is not None and (each in served or is_ours(self._store, DeviceKey(domid, each), self.own))
+        )
         if guest is None:
-            if not devids or not self._store.domain_exists(domid):
+            if not found or not self._store.domain_exists(domid):
                 return
             guest = self.guests[domid] = ServedGuest(
                 self._store,
@@ -136,8 +163,8 @@ class Supervisor:
                 self._limits,
                 self._done,
             )
-        for found in sorted(devids):
-            guest.touch(found)
+        for each in found:
+            guest.touch(each)
 
     def _release(self) -> None:
         for domid, guest in list(self.guests.items()):
@@ -151,33 +178,31 @@ class Supervisor:
         if self._stopping:
             if not self.guests:
                 self._loop.stop()
-        elif self._store.domain_exists(domid):
-            self._touch(domid, None)  # a device may have come while its worker ended
+        elif guest.missed and self._store.domain_exists(domid):
+            self._touch_all(domid, None)  # another domain has its domid, and devices
 
     # --- status ---
 
     def collect(self, answer: Callable[[dict[str, Any]], None]) -> None:
         """Calls `answer` with the state of everything, after each worker has reported or its time is over."""
-        waiting = {guest.guest.domid for guest in self.guests.values()}
-        finished = False
+        waiting: dict[ServedGuest, Callable[[], None]] = {}
 
         def finish() -> None:
-            nonlocal finished
-            if not finished:
-                finished = True
-                timer.cancel()
-                answer(self._describe())
+            timer.cancel()
+            for guest, call in waiting.items():
+                guest.life.forget_report(call)
+            answer(self._describe())
 
         def reported(guest: ServedGuest) -> None:
-            waiting.discard(guest.guest.domid)
+            del waiting[guest]
             if not waiting:
                 finish()
 
         timer = self._loop.later(self._limits.report_seconds, finish)
         for guest in list(self.guests.values()):
-            guest.on_report.append(reported)
-            if not guest.ask_report():
-                waiting.discard(guest.guest.domid)
+            call = functools.partial(reported, guest)
+            if guest.ask_report(call):
+                waiting[guest] = call
         if not waiting:
             finish()
 

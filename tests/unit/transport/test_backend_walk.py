@@ -117,7 +117,34 @@ def test_a_new_worker_resumes_what_was_connected() -> None:
 
 def test_a_new_daemon_leaves_closed_and_failed_devices_alone() -> None:
     assert Walk().step(at(S.CLOSED, S.CLOSED, online=False)) == []
-    assert Walk().step(at(S.INITIALISING, S.CLOSED, error=True)) == []
+    assert Walk().step(at(S.INITIALISING, S.CLOSED, online=False, error=True)) == []
+    assert Walk().step(at(S.INITIALISED, S.CLOSED, error=True)) == []
+
+
+def test_a_frontend_that_starts_again_is_served_whatever_failed_before() -> None:
+    """XB-24, also by a daemon that does not know why there is an error."""
+    walk = Walk()
+    walk.step(at(S.INITIALISED, S.CLOSED, error=True))
+    assert walk.step(at(S.INITIALISING, S.CLOSED, error=True)) == [Prepare()]
+    assert walk.prepared(at(S.INITIALISING, S.CLOSED, error=True)) == [Publish(S.INIT_WAIT)]
+    assert Walk().step(at(S.INITIALISING, S.CLOSED, error=True)) == [Prepare()]
+
+
+def test_what_cannot_be_opened_is_tried_once_a_start_of_the_frontend() -> None:
+    walk = Walk()
+    walk.step(at(S.INITIALISING, S.CLOSED, error=True))
+    walk.failed("no such file")
+    for _ in range(3):
+        assert walk.step(at(S.INITIALISING, S.CLOSED, error=True)) == []
+    walk.step(at(S.CLOSED, S.CLOSED, error=True))
+    assert walk.step(at(S.INITIALISING, S.CLOSED, error=True)) == [Prepare()]
+
+
+def test_a_frontend_whose_worker_was_given_up_may_start_again() -> None:
+    walk = connected()
+    assert walk.gave_up("the worker died 6 times") == [Publish(S.CLOSED, "the worker died 6 times")]
+    assert walk.step(at(S.CONNECTED, S.CLOSED, error=True)) == []
+    assert walk.step(at(S.INITIALISING, S.CLOSED, error=True)) == [Prepare()]
 
 
 STATES = st.sampled_from(list(S))

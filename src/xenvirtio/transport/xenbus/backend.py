@@ -86,9 +86,12 @@ class Walk:
         self.phase = Phase.NEW
         self._resume = False
         self._hosted = False  # the worker holds the device
+        self._frontend = XenbusState.UNKNOWN
 
     def step(self, now: Snapshot) -> list[Action]:
         """What to do about the nodes as they are now. Does nothing while an answer is awaited."""
+        before, self._frontend = self._frontend, now.frontend
+        starts = now.frontend is XenbusState.INITIALISING and before is not XenbusState.INITIALISING
         if not now.exists:
             return self._discard(Phase.OFF)
         match self.phase:
@@ -115,10 +118,12 @@ class Walk:
                     self.phase = Phase.WAITING
                     return [Publish(XenbusState.INIT_WAIT)]
             case Phase.FAILED | Phase.OFF:
-                if now.online and now.backend is XenbusState.INITIALISING:
-                    return self._prepare(resume=False)
                 if not now.online:
                     return self._off(now)
+                # a frontend that stays in Initialising does not start: it waits for what could not be opened
+                starts = starts and self.phase is Phase.FAILED
+                if starts or now.backend is XenbusState.INITIALISING:
+                    return self._prepare(resume=False)
             case Phase.PREPARING | Phase.ATTACHING | Phase.DETACHING:
                 pass
         return []
@@ -149,8 +154,8 @@ class Walk:
         return self._close(now)
 
     def failed(self, words: str) -> list[Action]:
-        """Opening failed (the host's problem: stays until the toolstack starts it again), or attaching did
-        (the guest's: it may start again from Initialising)."""
+        """Opening failed (the host's problem: stays until the toolstack or the guest starts it again), or
+        attaching did (the guest's: it may start again from Initialising)."""
         if self.phase is Phase.PREPARING:
             self._hosted = False
             self.phase = Phase.FAILED
@@ -180,7 +185,10 @@ class Walk:
     def _start(self, now: Snapshot) -> list[Action]:
         if now.backend in (XenbusState.CLOSING, XenbusState.CLOSED) and (not now.online or now.error):
             self.phase = Phase.FAILED
-            return self._off(now) if not now.online else []
+            if not now.online:
+                return self._off(now)
+            # whose fault it was is not known any more: one attempt does no harm
+            return self._prepare(resume=False) if now.frontend is XenbusState.INITIALISING else []
         fresh = now.backend in (XenbusState.UNKNOWN, XenbusState.INITIALISING, XenbusState.INIT_WAIT)
         return self._prepare(resume=not fresh)
 

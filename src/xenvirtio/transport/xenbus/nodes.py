@@ -7,11 +7,12 @@ B/error.
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xenvirtio.errors import XenvirtioError
+from xenvirtio.errors import XenError, XenvirtioError
 from xenvirtio.spec import xenbus
 from xenvirtio.transport.xenbus.states import XenbusState, parse_state
 
@@ -26,6 +27,8 @@ DEVID_LIMIT = 1 << 28
 PORT_LIMIT = 1 << 17
 #: settings of one device that the toolstack writes
 HOST_SETTINGS_LIMIT = 64
+#: longest B/error, bytes: below XenStore's 4096 whatever the words are
+ERROR_BYTES = 1024
 
 ACCESS_MODES = (xenbus.MemoryAccess.GRANT, xenbus.MemoryAccess.FOREIGN)
 
@@ -82,6 +85,7 @@ class Snapshot:
     """The nodes that the walk of states depends on, read once."""
 
     exists: bool
+    """it is there, and ours"""
     online: bool
     backend: XenbusState
     frontend: XenbusState
@@ -109,17 +113,43 @@ def parse_key(path: str, own: int) -> tuple[int | None, int | None]:
     return domid, devid
 
 
-def snapshot(view: View, key: DeviceKey, own: int) -> Snapshot:
-    """The states now."""
+def read_guest(view: View, path: str) -> str | None:
+    """A node of the guest's: one whose permissions it has taken from us is as good as missing."""
+    try:
+        return view.read(path)
+    except XenError as error:
+        if error.errno == errno.EACCES:
+            return None
+        raise
+
+
+def is_ours(view: View, key: DeviceKey, own: int) -> bool:
+    """There is a device, and its transport is XenBus: other transports have theirs under the same names."""
     base = key.backend(own)
-    backend = view.read(f"{base}/state")
+    ours = view.read(f"{base}/{xenbus.KEY_TRANSPORT}") == xenbus.TRANSPORT
+    return ours and view.read(f"{base}/state") is not None
+
+
+def snapshot(view: View, key: DeviceKey, own: int) -> Snapshot:
+    """The states now. Raises XenError, never for what the guest did to its nodes."""
+    base = key.backend(own)
     return Snapshot(
-        exists=backend is not None,
+        exists=is_ours(view, key, own),
         online=view.read(f"{base}/online") == "1",
-        backend=parse_state(backend),
-        frontend=parse_state(view.read(f"{key.frontend}/state")),
+        backend=parse_state(view.read(f"{base}/state")),
+        frontend=parse_state(read_guest(view, f"{key.frontend}/state")),
         error=view.read(f"{base}/{xenbus.KEY_ERROR}") is not None,
     )
+
+
+def remove_devices(view: View, domid: int, own: int) -> None:
+    """Removes the devices of a guest that is gone, none of another transport; call it in a transaction."""
+    directory = f"{backend_root(own)}/{domid}"
+    for name in view.names(directory) or []:
+        if view.read(f"{directory}/{name}/{xenbus.KEY_TRANSPORT}") in (None, xenbus.TRANSPORT):
+            view.remove(f"{directory}/{name}")
+    if not view.names(directory):
+        view.remove(directory)
 
 
 def read_settings(view: View, key: DeviceKey, own: int) -> Settings:
@@ -146,16 +176,16 @@ def read_settings(view: View, key: DeviceKey, own: int) -> Settings:
 def read_offer(view: View, key: DeviceKey, allowed: tuple[str, ...]) -> Offer:
     """F as the guest wrote it. Raises NodeError."""
     base = key.frontend
-    version = view.read(f"{base}/{xenbus.KEY_VERSION}")
+    version = read_guest(view, f"{base}/{xenbus.KEY_VERSION}")
     if version != str(xenbus.VERSION):
         raise NodeError(f"{base}/{xenbus.KEY_VERSION} is not {xenbus.VERSION}")
-    access = view.read(f"{base}/{xenbus.KEY_MEMORY_ACCESS}")
+    access = read_guest(view, f"{base}/{xenbus.KEY_MEMORY_ACCESS}")
     if access not in allowed:
         raise NodeError(f"{base}/{xenbus.KEY_MEMORY_ACCESS} is not one of: {' '.join(allowed)}")
-    page = parse_number(view.read(f"{base}/{xenbus.KEY_DEVICE_PAGE}"), 1 << 32)
+    page = parse_number(read_guest(view, f"{base}/{xenbus.KEY_DEVICE_PAGE}"), 1 << 32)
     if page is None:
         raise NodeError(f"{base}/{xenbus.KEY_DEVICE_PAGE} is not a grant reference")
-    port = parse_number(view.read(f"{base}/{xenbus.KEY_EVENT_CHANNEL}"), PORT_LIMIT)
+    port = parse_number(read_guest(view, f"{base}/{xenbus.KEY_EVENT_CHANNEL}"), PORT_LIMIT)
     if not port:
         raise NodeError(f"{base}/{xenbus.KEY_EVENT_CHANNEL} is not an event channel port")
     return Offer(access, page, port)
@@ -175,14 +205,14 @@ def publish(
     """
     base = key.backend(own)
     now = view.read(f"{base}/state")
-    if now is None:
+    if not is_ours(view, key, own):
         return
     opening = state in (XenbusState.INIT_WAIT, XenbusState.CONNECTED)
     if opening and view.read(f"{base}/online") != "1":
         return
     path = f"{base}/{xenbus.KEY_ERROR}"
     if error is not None:
-        view.write(path, error)
+        view.write(path, error.encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore"))
         view.set_permissions(path, [f"n{own}"])  # host's paths are not the guest's business
     elif opening:
         view.remove(path)
@@ -196,10 +226,10 @@ def publish(
 
 def guest_name(view: View, domid: int) -> str:
     """The guest's name for people, at most 64 printable characters; `domain 5` if it has none."""
-    name = view.read(f"/local/domain/{domid}/name") or ""
+    name = read_guest(view, f"/local/domain/{domid}/name") or ""
     return "".join(c for c in name[:64] if c.isprintable()) or f"domain {domid}"
 
 
 def guest_uuid(view: View, domid: int) -> str:
     """What tells this guest from a later one with the same domid."""
-    return (view.read(f"/local/domain/{domid}/vm") or "")[:64]
+    return (read_guest(view, f"/local/domain/{domid}/vm") or "")[:64]

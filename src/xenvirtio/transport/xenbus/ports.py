@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SPURIOUS_FREE = 64
 PENALTY_FIRST = 0.001  # seconds
 PENALTY_DOUBLINGS = 7
-#: events handled before the loop turns to other descriptors
-EVENTS_AT_ONCE = 32
+#: events handled before the loop turns to other descriptors: an order to stop among them, which has a second
+EVENTS_AT_ONCE = 8
 
 
 class Port:

@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, annotation_typing=False
 """The device's side of a split virtqueue (virtio 1.3 §2.7).
 
-What the driver writes is read once into our own memory, checked there, and used from there (XSA-155): the
-available idx, each ring entry, each descriptor, each indirect table. A batch goes through three steps, so
-that one call fetches the indirect tables of all its chains: walk the descriptor table, fetch, walk those.
+What the driver writes is read once into our own memory, checked there, and used from there (XSA-155): here
+the available idx and each ring entry, in walk.py each descriptor and each indirect table. A batch goes
+through three steps, so that one call fetches the indirect tables of all its chains: walk the descriptor
+table, fetch, walk those.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING
 import cython
 
 from xenvirtio.errors import QueueViolation
-from xenvirtio.memory.local import LocalMemory
 from xenvirtio.queue import rules
 from xenvirtio.queue.config import QueueState
 from xenvirtio.spec import virtio
@@ -27,40 +27,16 @@ if TYPE_CHECKING:
     from xenvirtio.queue.config import QueueConfig
 
 if not cython.compiled:
-    from xenvirtio.memory.raw import (
-        fence_acquire,
-        fence_full,
-        fence_release,
-        load16,
-        load32,
-        load64,
-        store16,
-        store32,
-    )
+    from xenvirtio.memory.raw import fence_acquire, fence_full, fence_release, load16, store16, store32
+    from xenvirtio.queue.walk import Walker
 
 COMPILED = cython.compiled
 
 AVAIL_IDX = rules.AVAIL_IDX
-HEAD = rules.HEAD
-NEXT = rules.NEXT
-LOOP = rules.LOOP
-ORDER = rules.ORDER
-OVERFLOW = rules.OVERFLOW
-BYTES = rules.BYTES
-INDIRECT_OFF = rules.INDIRECT_OFF
-INDIRECT_NEXT = rules.INDIRECT_NEXT
-INDIRECT_LENGTH = rules.INDIRECT_LENGTH
-INDIRECT_HUGE = rules.INDIRECT_HUGE
-INDIRECT_NESTED = rules.INDIRECT_NESTED
-FULL = -1  # no room in the batch: not a rule, the chain stays in the ring
+FULL = rules.FULL
 
-F_NEXT = virtio.DESC_F_NEXT
-F_WRITE = virtio.DESC_F_WRITE
-F_INDIRECT = virtio.DESC_F_INDIRECT
 NO_INTERRUPT = virtio.AVAIL_F_NO_INTERRUPT
 NO_NOTIFY = virtio.USED_F_NO_NOTIFY
-ADDRESS_MAX = (1 << 64) - 1
-CHAIN_MAX = virtio.CHAIN_BYTES_MAX
 
 
 class SplitQueue:
@@ -88,21 +64,16 @@ class SplitQueue:
         self.size = config.size
         self.memory = memory
         self._event_idx = bool(features & virtio.F_EVENT_IDX)
-        self._indirect = bool(features & virtio.F_INDIRECT_DESC)
         self._mask = config.size - 1
         with contextlib.ExitStack() as stack:
             size = config.size
             desc = stack.enter_context(memory.map(config.desc, virtio.desc_length(size), False))
             avail = stack.enter_context(memory.map(config.driver, virtio.avail_length(size), False))
             used = stack.enter_context(memory.map(config.device, virtio.used_length(size), True))
-            self._desc = desc.address
+            self._walker = Walker(desc.address, size, bool(features & virtio.F_INDIRECT_DESC))
             self._avail = avail.address
             self._used = used.address
             self._rings = stack.pop_all()
-        self._tables = LocalMemory(max(64 << 10, virtio.desc_length(config.size)) if self._indirect else 0)
-        self._tables_address = self._tables.address
-        self._tables_length = self._tables.length
-        self._tables_used = 0
         if resume:
             idx = load16(self._used + 2)
             state = QueueState(idx, idx)
@@ -134,19 +105,21 @@ class SplitQueue:
 
         Fewer come if the batch or the memory behind it has no room for more: they stay available. Then, if
         `available` is not 0, take again after giving some back. Each chain is checked and its addresses are
-        translated; one that cannot be reached has a fault. The batch must have room for `size` segments.
+        translated; one that cannot be reached has a fault. The batch must have room for the longest chain.
         Raises QueueViolation, MemoryViolation.
         """
-        if batch.segments < self.size:
-            raise ValueError(f"a batch of {batch.segments} segments is too small for a queue of {self.size}")
+        if batch.segments < self._walker.longest:
+            raise ValueError(
+                f"a batch of {batch.segments} segments is too small: chains may have {self._walker.longest}"
+            )
         first = batch.count
         with cython.nogil:
             rule = self._collect(batch, limit)
         try:
-            if rule == 0 and self._tables_used:
-                self.memory.fetch_tables(batch, first, self._tables_address)
+            if rule == 0 and self._walker.tables_used:
+                self.memory.fetch_tables(batch, first, self._walker.tables_address)
                 with cython.nogil:
-                    rule = self._parse_tables(batch, first)
+                    rule = self._walker.parse_tables(batch, first)
             if rule:
                 raise QueueViolation(rules.TEXT[rule])
             if batch.count > first:
@@ -191,7 +164,7 @@ class SplitQueue:
 
     def _collect(self, batch: Batch, limit: int) -> int:
         """First step: chains in the descriptor table. A rule, or 0."""
-        self._tables_used = 0
+        self._walker.tables_used = 0
         first = batch.count
         n = (load16(self._avail + 2) - self._last_avail) & 0xFFFF
         if n > self.size:
@@ -203,7 +176,7 @@ class SplitQueue:
             n = batch.chains - first
         for k in range(n):
             slot = (self._last_avail + k) & self._mask
-            rule = self._chain(batch, first + k, load16(self._avail + 4 + 2 * slot))
+            rule = self._walker.chain(batch, first + k, load16(self._avail + 4 + 2 * slot))
             if rule == FULL:
                 break
             if rule:
@@ -211,108 +184,6 @@ class SplitQueue:
                 return rule
             batch.count = first + k + 1
         return 0
-
-    def _chain(self, batch: Batch, i: int, head: int) -> int:
-        """Row `i` becomes the chain at `head`, up to its indirect table. A rule, FULL, or 0."""
-        if head >= self.size:
-            return HEAD
-        batch.begin_chain(i, head)
-        index = head
-        while True:
-            desc = self._desc + 16 * index
-            address = load64(desc)
-            length = load32(desc + 8)
-            flags = load16(desc + 12)
-            following = load16(desc + 14)
-            if flags & F_INDIRECT:
-                return self._reserve(batch, i, address, length, (flags & F_NEXT) != 0)
-            batch.depth[i] += 1
-            rule = self._segment(batch, i, address, length, (flags & F_WRITE) != 0)
-            if rule:
-                return rule
-            if not flags & F_NEXT:
-                batch.seg_used = batch.seg_first[i] + batch.seg_read[i] + batch.seg_write[i]
-                return 0
-            if following >= self.size:
-                return NEXT
-            if batch.depth[i] >= self.size:
-                return LOOP
-            index = following
-
-    def _segment(self, batch: Batch, i: int, address: int, length: int, write: bool) -> int:
-        """One buffer of chain `i`; an empty one is no segment. A rule, FULL, or 0."""
-        if length == 0:
-            return 0
-        if not write and batch.seg_write[i] > 0:
-            return ORDER
-        if address > ADDRESS_MAX - (length - 1):
-            return OVERFLOW
-        if batch.read_bytes[i] + batch.write_bytes[i] + length > CHAIN_MAX:
-            return BYTES
-        if not batch.add_segment(i, write, address, length):
-            return FULL
-        return 0
-
-    def _reserve(self, batch: Batch, i: int, address: int, length: int, more: bool) -> int:
-        """Note the indirect table that ends chain `i` and keep room for its segments. A rule, FULL, or 0."""
-        if not self._indirect:
-            return INDIRECT_OFF
-        if more:
-            return INDIRECT_NEXT
-        if length == 0 or length & 15:
-            return INDIRECT_LENGTH
-        if length // 16 > self.size:
-            return INDIRECT_HUGE
-        if address > ADDRESS_MAX - (length - 1):
-            return OVERFLOW
-        room = length // 16
-        if room > self.size - batch.depth[i]:
-            room = self.size - batch.depth[i]  # a longer chain is a violation once it is read
-        room += batch.seg_first[i] + batch.seg_read[i] + batch.seg_write[i]
-        if room > batch.segments or length > self._tables_length - self._tables_used:
-            return FULL
-        batch.table_address[i] = address
-        batch.table_length[i] = length
-        batch.table_offset[i] = self._tables_used
-        self._tables_used += length
-        batch.seg_used = room
-        return 0
-
-    def _parse_tables(self, batch: Batch, first: int) -> int:
-        """Third step: the fetched tables. A rule, or 0."""
-        for i in range(first, batch.count):
-            if batch.table_length[i] and batch.fault[i] == 0:
-                rule = self._parse_table(batch, i)
-                if rule:
-                    return rule
-        return 0
-
-    def _parse_table(self, batch: Batch, i: int) -> int:
-        """Chain `i` goes on at entry 0 of its table (virtio 1.3 §2.7.5.3). A rule, or 0."""
-        entries = batch.table_length[i] // 16
-        table = self._tables_address + batch.table_offset[i]
-        index = 0
-        seen = 0
-        while True:
-            desc = table + 16 * index
-            address = load64(desc)
-            length = load32(desc + 8)
-            flags = load16(desc + 12)
-            following = load16(desc + 14)
-            if flags & F_INDIRECT:
-                return INDIRECT_NESTED
-            seen += 1
-            if seen > entries or batch.depth[i] >= self.size:
-                return LOOP
-            batch.depth[i] += 1
-            rule = self._segment(batch, i, address, length, (flags & F_WRITE) != 0)
-            if rule:
-                return rule
-            if not flags & F_NEXT:
-                return 0
-            if following >= entries:
-                return NEXT
-            index = following
 
     def _publish(self, batch: Batch, count: int) -> None:
         """Used entries, then the idx that covers them (virtio 1.3 §2.7.8.2)."""

@@ -255,7 +255,7 @@ def test_no_copy_crosses_a_page_on_either_side(monkeypatch: pytest.MonkeyPatch) 
         copy(segments, count)
 
     monkeypatch.setattr(guest.table, "copy", watch)
-    with Pair(32, guest=guest, batch=Batch(32, 64)) as pair:
+    with Pair(32, guest=guest, batch=Batch(32)) as pair:
         for size in (1, 500, 4095, 4097, 9000):
             pair.driver.add([bytes(size), bytes(511)], [size, 3])
         pair.driver.kick()

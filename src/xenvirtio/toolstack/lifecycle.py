@@ -2,7 +2,7 @@
 
 One small process a guest, left behind by `xenvirtio create`. It wakes when xenstored reports that some domain
 shut down or is gone, does what on_poweroff, on_reboot, on_crash and on_watchdog say (xl.cfg(5)), and ends
-with its guest.
+with its guest. What fails is tried again: nobody else would attend the guest.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xenvirtio.errors import XenvirtioError
 from xenvirtio.toolstack.connect import RELEASE, watching
 from xenvirtio.toolstack.create import StartOptions, clean_up, start
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from xenvirtio.toolstack.create import Toolstack
     from xenvirtio.toolstack.records import Record
     from xenvirtio.toolstack.xl import Domain
@@ -26,13 +29,30 @@ LOGS = Path("/var/log/xenvirtio")
 DUMPS = Path("/var/lib/xen/dump")
 #: seconds between looks if xenstored reports nothing
 LOOK = 60.0
+#: seconds before what failed is tried again; the last one holds for every further failure
+PAUSES = (1.0, 2.0, 5.0, 10.0, 30.0)
+#: tries to start a guest that reboots, each after the next of PAUSES
+RESTARTS = 5
+#: seconds: a guest that ends sooner, and again, is started again after a pause, lest it loops at full speed
+SOON = 60.0
+#: seconds between two looks for the daemon
+DAEMON_LOOK = 1.0
 
 
 def leave_watcher(record: Record, logs: Path = LOGS) -> None:
     """Start the process that watches a guest, in a session of its own; its words go to <logs>/<guest>.log."""
     logs.mkdir(mode=0o755, parents=True, exist_ok=True)
     log = logs / (record.guest.name.replace("/", "_") + ".log")
-    command = [sys.executable, "-m", "xenvirtio.cli.main", "lifecycle", record.guest.uuid, str(record.domid)]
+    # -P: root takes no module from the folder that it happens to be in
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "xenvirtio.cli.main",
+        "lifecycle",
+        record.guest.uuid,
+        str(record.domid),
+    ]
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     os.posix_spawn(
         command[0],
@@ -48,45 +68,117 @@ def leave_watcher(record: Record, logs: Path = LOGS) -> None:
 
 
 def attend(record: Record, toolstack: Toolstack) -> None:
-    """Watch a guest until it is gone for good; returns then."""
-    preserved = False
+    """Watch a guest until it is gone for good; returns then.
+
+    Raises XenvirtioError or OSError if the guest reboots and cannot be started again; nothing is left then.
+    """
+    soon = 0
     with watching(toolstack.store, RELEASE) as wait:
         while True:
+            since = time.monotonic()
+            again = _until_end(record, toolstack, wait)
+            _clean_up(record.domid, toolstack)
+            if not again:
+                break
+            soon = soon + 1 if time.monotonic() - since < SOON else 0
+            if soon > 1:
+                toolstack.say(
+                    f"it ended within {SOON:.0f} s for the {soon}. time: waiting before its restart"
+                )
+                _pause(soon - 2)
+            try:
+                restarted = _restart(record, toolstack)
+            except (XenvirtioError, OSError):
+                toolstack.records.forget(record.guest.uuid, record.domid)
+                raise
+            if restarted is None:
+                break
+            record = restarted
+    toolstack.records.forget(record.guest.uuid, record.domid)
+
+
+def _until_end(record: Record, toolstack: Toolstack, wait: Callable[[float], None]) -> bool:
+    """Until the domain is gone, by its own or by our doing; true if it is to be started again."""
+    again = preserved = dumped = False
+    failures = 0
+    while True:
+        try:
             domain = toolstack.xl.find_domain(record.guest.uuid)
             if domain is None or domain.domid != record.domid:
                 toolstack.say(f"domain {record.domid} is gone")
-                break
+                return again
             if domain.reason in (None, "suspend") or preserved:
                 wait(LOOK)
+                failures = 0
                 continue
             action = record.guest.actions.get(domain.reason or "", "destroy")
             toolstack.say(f"domain {domain.domid} ended: {domain.reason}; action: {action}")
-            if action.startswith("coredump-"):
+            if action.startswith("coredump-") and not dumped:
+                dumped = True  # one try: a full disk does not keep a crashed guest
                 _dump(domain, toolstack)
-                action = action.removeprefix("coredump-")
-            if action == "preserve":
-                preserved = True
+            preserved = action == "preserve"
+            if preserved:
                 continue
+            again = action.endswith("restart")
             toolstack.xl.destroy(domain.domid)
-            if action != "restart":
-                break
-            clean_up(record.domid, toolstack)
-            record = _restart(record, toolstack)
-    clean_up(record.domid, toolstack)
-    toolstack.records.forget(record.guest.uuid, record.domid)
+            return again
+        except (XenvirtioError, OSError) as error:
+            toolstack.say(f"trying again: {error}")
+            _pause(failures)
+            failures += 1
 
 
-def _restart(record: Record, toolstack: Toolstack) -> Record:
-    """The same guest as a new domain, devices plugged. Whether it takes them is its own affair, as at xl."""
-    toolstack.records.forget(record.guest.uuid, record.domid)
+def _clean_up(domid: int, toolstack: Toolstack) -> None:
+    """`clean_up`, tried a few times; what it leaves then, the daemon removes when it starts."""
+    for number in range(len(PAUSES)):
+        try:
+            return clean_up(domid, toolstack)
+        except (XenvirtioError, OSError) as error:
+            toolstack.say(f"domain {domid} is not cleaned up: {error}")
+            _pause(number)
+    return None
+
+
+def _restart(record: Record, toolstack: Toolstack) -> Record | None:
+    """The same guest as a new domain, devices plugged; None if somebody else has started it meanwhile.
+
+    Whether it takes its devices is its own affair, as at xl. The daemon may be down for a moment, an image
+    not let go of, memory tight: it is tried RESTARTS times, and the last failure is raised.
+    """
 
     def remember(domain: Domain) -> None:
         toolstack.records.save(replace(record, domid=domain.domid))
 
     options = StartOptions(limit=record.limit, wait=False)
-    domain = start(record.guest, toolstack, options, remember).domain
-    toolstack.say(f"restarted as domain {domain.domid}")
-    return replace(record, domid=domain.domid)
+    for number in range(RESTARTS):
+        kept = toolstack.records.load(record.guest.uuid)
+        if kept is not None and kept.domid != record.domid:
+            toolstack.say(f"guest {record.guest.name} is domain {kept.domid} by now")
+            return None
+        if record.guest.devices:
+            _wait_for_daemon(record.limit, toolstack)
+        try:
+            domain = start(record.guest, toolstack, options, remember).domain
+        except (XenvirtioError, OSError) as error:
+            if number == RESTARTS - 1:
+                raise
+            toolstack.say(f"the restart failed, trying again: {error}")
+            _pause(number)
+        else:
+            toolstack.say(f"restarted as domain {domain.domid}")
+            return replace(record, domid=domain.domid)
+    return None
+
+
+def _wait_for_daemon(limit: float, toolstack: Toolstack) -> None:
+    """At most `limit` seconds; a daemon that stays away is for `start` to tell."""
+    end = time.monotonic() + limit
+    while not toolstack.host.daemon_runs() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, DAEMON_LOOK))
+
+
+def _pause(number: int) -> None:
+    time.sleep(PAUSES[min(number, len(PAUSES) - 1)])
 
 
 def _dump(domain: Domain, toolstack: Toolstack) -> None:

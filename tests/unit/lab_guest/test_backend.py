@@ -101,5 +101,5 @@ def test_the_socket_of_a_killed_daemon_is_not_taken_for_a_new_one(lab: HostLab) 
 
 def test_a_daemon_that_ends_at_once_is_told_with_its_last_words(lab: HostLab) -> None:
     (lab.folder / "fail").touch()
-    with pytest.raises(LabError, match="(?s)did not start: it ended:.*no hypervisor"):
+    with pytest.raises(LabError, match=r"(?s)did not start: it ended:.*no hypervisor"):
         Backend(cast("Lab", lab)).start(limit=10)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,13 +18,16 @@ from xenvirtio.toolstack.lifecycle import attend, leave_watcher
 from xenvirtio.toolstack.records import Record, Records
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 POWEROFF, REBOOT, SUSPEND, CRASH, WATCHDOG = 0, 1, 2, 3, 4
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> World:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(lifecycle, "PAUSES", (0.01, 0.02))
+    monkeypatch.setattr(lifecycle, "DAEMON_LOOK", 0.01)
     return World(tmp_path)
 
 
@@ -36,6 +40,12 @@ def started(world: World, more: str = "") -> Record:
 
 def running(world: World) -> list[int]:
     return [domain["domid"] for domain in world.domains if domain["domid"]]
+
+
+def replace_sleep(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None]) -> None:
+    """The watcher's own sleep only: subprocess sleeps too."""
+    clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep, strftime=time.strftime)
+    monkeypatch.setattr(lifecycle, "time", clock)
 
 
 @pytest.mark.parametrize("reason", [POWEROFF, CRASH, WATCHDOG, 5])
@@ -74,6 +84,112 @@ def test_a_reboot_that_fails_leaves_nothing_and_says_why(world: World) -> None:
     world.store.steps = [lambda: world.ends(REBOOT)]
     with pytest.raises(XenError, match="no memory"):
         attend(record, world.toolstack)
+    assert world.xl_log.count("create") == 1 + lifecycle.RESTARTS
+    assert world.nothing_left()
+
+
+def test_a_restart_that_fails_once_is_tried_again_and_the_record_is_kept(world: World) -> None:
+    record = started(world)
+    kept: list[Record | None] = []
+
+    def reboots() -> None:
+        world.ends(REBOOT)
+        (world.folder / "no-create").write_text("libxl: no memory")
+        kept.append(world.toolstack.records.load(record.guest.uuid))
+
+    def ends() -> None:
+        world.store.steps = [lambda: world.ends(POWEROFF)]
+
+    world.store.steps = [reboots]
+    world.at_unpause = ends
+    attend(record, world.toolstack)
+    assert kept == [record]
+    assert world.xl_log.count("create") == 3
+    assert any("restarted as domain 3" in line for line in world.said)
+    assert world.nothing_left()
+
+
+def test_a_restart_waits_for_a_daemon_that_is_away(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = started(world)
+    looks: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        looks.append(seconds)
+        world.daemon = len(looks) >= 3
+
+    def reboots() -> None:
+        world.ends(REBOOT)
+        world.daemon = False
+        replace_sleep(monkeypatch, sleep)
+
+    def ends() -> None:
+        world.store.steps = [lambda: world.ends(POWEROFF)]
+
+    world.store.steps = [reboots]
+    world.at_unpause = ends
+    attend(record, world.toolstack)
+    assert looks == [0.01] * 3
+    assert world.xl_log.count("create") == 2
+    assert world.nothing_left()
+
+
+def test_a_guest_that_somebody_else_started_meanwhile_is_left_to_them(world: World) -> None:
+    record = started(world, "uuid='11111111-2222-3333-4444-555555555555'")
+
+    def reboots() -> None:
+        world.ends(REBOOT)
+        world.toolstack.records.save(Record(record.guest, 77, 0.3))
+
+    world.store.steps = [reboots]
+    attend(record, world.toolstack)
+    assert world.xl_log.count("create") == 1
+    kept = world.toolstack.records.load(record.guest.uuid)
+    assert kept is not None
+    assert kept.domid == 77
+
+
+def test_a_guest_that_reboots_soon_again_and_again_is_slowed_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "PAUSES", (0.1, 0.2))
+    record = started(world)
+    pauses: list[float] = []
+    replace_sleep(monkeypatch, pauses.append)
+
+    def again() -> None:
+        left = 5 - world.xl_log.count("create")
+        world.store.steps = [lambda: world.ends(REBOOT if left else POWEROFF)]
+
+    world.store.steps = [lambda: world.ends(REBOOT)]
+    world.at_unpause = again
+    attend(record, world.toolstack)
+    assert pauses == [0.1, 0.2, 0.2]
+    assert world.nothing_left()
+
+
+@pytest.mark.parametrize("command", ["list", "destroy"])
+def test_an_xl_that_fails_once_does_not_end_the_watch(world: World, command: str) -> None:
+    record = started(world)
+
+    def ends() -> None:
+        world.ends(POWEROFF)
+        (world.folder / f"no-{command}").write_text("libxl: try again")
+
+    world.store.steps = [ends]
+    attend(record, world.toolstack)
+    assert any("try again" in line for line in world.said)
+    assert world.nothing_left()
+
+
+def test_a_core_that_cannot_be_written_does_not_keep_the_guest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "DUMPS", world.folder / "dumps")
+    record = started(world, "on_crash='coredump-destroy'")
+    (world.folder / "no-dump-core").write_text("no space left")
+    world.store.steps = [lambda: world.ends(CRASH)]
+    attend(record, world.toolstack)
+    assert world.xl_log.count("dump-core") == 1
     assert world.nothing_left()
 
 
@@ -165,6 +281,6 @@ def test_the_watcher_lives_in_a_session_of_its_own_and_logs(
     while time.monotonic() < end and log.read_text().count("\n") < 3:
         time.sleep(0.05)
     command, session, process = log.read_text().splitlines()
-    assert command == f"-m xenvirtio.cli.main lifecycle {record.guest.uuid} 3"
+    assert command == f"-P -m xenvirtio.cli.main lifecycle {record.guest.uuid} 3"
     assert session == process
     os.waitpid(int(process), 0)

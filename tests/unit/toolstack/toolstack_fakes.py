@@ -33,6 +33,11 @@ domains = json.loads(file.read_text())
 command, arguments = sys.argv[1], sys.argv[2:]
 with open(folder / "log", "a") as log:
     print(command, *arguments, file=log)
+once = folder / ("no-" + command)
+if once.exists():
+    words = once.read_text()
+    once.unlink()
+    sys.exit(words)
 if command == "create":
     text = pathlib.Path(arguments[0]).read_text()
     (folder / "guest.cfg").write_text(text)

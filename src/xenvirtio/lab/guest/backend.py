@@ -18,9 +18,9 @@ _FIND = f"""
 pid=$(cat {_PID} 2>/dev/null)
 runs() {{ [ -e "/proc/$pid/exe" ]; }}
 """
-#: starts the daemon unless it runs, and waits until it listens; its time limit is $1 seconds. A background job
-#: of a script leads no process group, so setsid does not fork, and $! is the daemon. A killed daemon leaves
-#: its socket.
+#: starts the daemon unless it runs, and waits until it listens; its time limit is $1 seconds. A script's
+#: background job leads no process group, so setsid does not fork, and $! is the daemon. A killed daemon
+#: leaves its socket.
 _START = f"""{_FIND}
 if ! runs; then
     mkdir -p "$(dirname {_PID})"

@@ -122,7 +122,8 @@ def destroy(name_or_domid: str, toolstack: Toolstack) -> Domain:
     """
     check_user(toolstack.host)
     domains = [domain for domain in toolstack.xl.domains() if not domain.dying]
-    named = [d for d in domains if name_or_domid in (str(d.domid), d.name)]
+    named = [d for d in domains if name_or_domid == str(d.domid)]  # as at xl: a guest's name may be a number
+    named = named or [d for d in domains if name_or_domid == d.name]
     if not named:
         raise UsageError(f"there is no guest {name_or_domid}", hint="xenvirtio list, or: xl list")
     domain = named[0]

@@ -117,6 +117,19 @@ def virtio_disk(atom: Atom) -> DiskSettings | None:
     return None
 
 
+def other_image(atom: Atom) -> tuple[str, str, bool] | None:
+    """Name, path and whether it is written, of an image that xl serves; None for what is no such."""
+    fields = _split(atom)
+    target = fields.text("target")
+    if fields.trouble is not None or not target.startswith("/"):
+        return None
+    return fields.text("vdev") or "a CD-ROM", target, not _read_only(fields) and "cdrom" not in fields.values
+
+
+def _read_only(fields: _Fields) -> bool:
+    return fields.text("access") in ("r", "ro")
+
+
 def _settings(fields: _Fields) -> DiskSettings:
     _check_vdev(fields)
     for key, (why, instead) in REFUSED.items():
@@ -143,7 +156,7 @@ def _settings(fields: _Fields) -> DiskSettings:
     return DiskSettings(
         vdev=fields.text("vdev"),
         path=fields.text("target"),
-        writable=access not in ("r", "ro"),
+        writable=not _read_only(fields),
         discard="no-discard" not in fields.values,
         memory_access=_memory_access(fields),
     )

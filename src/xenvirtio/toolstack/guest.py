@@ -5,13 +5,14 @@ An HVM guest may have virtio devices as well: they come over XenBus, as on PV an
 
 from __future__ import annotations
 
+import os
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xenvirtio.spec import block, net
 from xenvirtio.spec.xenbus import MemoryAccess
-from xenvirtio.toolstack.disk import DISKS_MAX, DiskSettings, virtio_disk
+from xenvirtio.toolstack.disk import DISKS_MAX, DiskSettings, other_image, virtio_disk
 from xenvirtio.toolstack.vif import NicSettings, is_virtio, virtio_nic
 
 if TYPE_CHECKING:
@@ -136,19 +137,40 @@ def _disks(config: GuestConfig) -> tuple[list[DiskSettings], list[Atom]]:
     """Ours, and what stays with xl."""
     ours: dict[str, DiskSettings] = {}
     left: list[Atom] = []
+    images: list[_Image] = []
     for entry in config.entries("disk"):
         disk = virtio_disk(entry)
         if disk is None:
             left.append(entry)
+            other = other_image(entry)
+            if other is not None:
+                images.append(_Image(*other, ours=False).checked(entry, images))
             continue
         if disk.vdev in ours:
             entry.fail(f"{disk.vdev} is given twice", "each disk of a guest needs a vdev of its own")
-        for other in ours.values():
-            if other.path == disk.path and (other.writable or disk.writable):
-                hint = "make both read-only (access=ro), or give one another image"
-                entry.fail(f"{disk.vdev} and {other.vdev} are the same image, and one may write", hint)
+        images.append(_Image(disk.vdev, disk.path, disk.writable, ours=True).checked(entry, images))
         ours[disk.vdev] = disk
     return sorted(ours.values(), key=lambda disk: disk.number), left
+
+
+@dataclass(frozen=True)
+class _Image:
+    """What a disk is on, whoever serves it."""
+
+    vdev: str
+    path: str
+    writable: bool
+    ours: bool
+
+    def checked(self, entry: Atom, others: Sequence[_Image]) -> _Image:
+        """Itself; a ConfigError if a disk of ours shares its image, and one of both may write."""
+        here = os.path.realpath(self.path)
+        for other in others:
+            one_writes = (self.writable or other.writable) and (self.ours or other.ours)
+            if one_writes and os.path.realpath(other.path) == here:
+                hint = "make both read-only (access=ro), or give one another image"
+                entry.fail(f"{self.vdev} and {other.vdev} are the same image, and one may write", hint)
+        return self
 
 
 def _nics(config: GuestConfig, kind: str, guest: str) -> tuple[list[NicSettings], list[Atom]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from xenvirtio.spec.xenbus import KEY_HOST, KEY_MEMORY_ACCESS, KEY_TRANSPORT
-from xenvirtio.toolstack.nodes import BACKEND, backend_error, state, words
+from xenvirtio.spec.xenbus import KEY_HOST, KEY_MEMORY_ACCESS, KEY_TRANSPORT, MemoryAccess
+from xenvirtio.toolstack.nodes import BACKEND, backend_error, printable, state, words
 from xenvirtio.transport.xenbus.nodes import DeviceKey, backend_root
 from xenvirtio.transport.xenbus.states import XenbusState
 
@@ -29,7 +29,7 @@ class DeviceRow:
     device: str  #: vda, eth0
     kind: str  #: disk or nic
     transport: str | None
-    memory_access: str | None  #: what the guest chose
+    memory_access: str | None  #: what the guest chose; "?" for what is no mode
     state: str  #: connected, or both sides' states
     error: str | None  #: why the backend closed it
     backing: str  #: image, or tap and bridge
@@ -64,21 +64,30 @@ def _row(view: View, paths: DeviceKey, report: Mapping[str, Any]) -> DeviceRow:
     image = view.read(f"{host}/path")
     bridge = view.read(f"{host}/bridge")
     backing = image if image is not None else f"{view.read(f'{host}/vifname')} in {bridge}"
+    error = backend_error(view, back)
     return DeviceRow(
-        guest=view.read(f"/local/domain/{paths.domid}/name") or "(gone)",
+        guest=printable(view.read(f"/local/domain/{paths.domid}/name") or "(gone)"),
         domid=paths.domid,
         type=view.read(f"/libxl/{paths.domid}/type"),
         device=view.read(f"{host}/vdev") or str(paths.devid),
         kind="disk" if image is not None else "nic",
         transport=view.read(f"{back}/{KEY_TRANSPORT}"),
-        memory_access=report.get("memory_access") or view.read(f"{paths.frontend}/{KEY_MEMORY_ACCESS}"),
+        memory_access=_mode(
+            report.get("memory_access") or view.read(f"{paths.frontend}/{KEY_MEMORY_ACCESS}")
+        ),
         state=_state(state(view, paths.frontend), state(view, back)),
-        error=backend_error(view, back),
+        error=None if error is None else printable(error),
         backing=backing,
         counters=report.get("counters", {}),
         memory=report.get("memory", {}),
         backend={key: value for key, value in report.items() if key not in OWN_FIELDS},
     )
+
+
+def _mode(written: str | None) -> str | None:
+    """The guest may write anything there."""
+    known = (MemoryAccess.GRANT, MemoryAccess.FOREIGN)
+    return written if written in known or not written else "?"
 
 
 def _state(front: XenbusState, back: XenbusState) -> str:

@@ -77,6 +77,11 @@ def frontend_error(view: View, domid: int, number: int) -> str | None:
     text = view.read(f"/local/domain/{domid}/error/device/{KIND}/{number}/error")
     if not text:
         return None
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """What somebody else wrote, fit for a terminal: no control characters, and not endless."""
     return "".join(char if char.isprintable() else "?" for char in text[:GUEST_WORDS_MAX])
 
 

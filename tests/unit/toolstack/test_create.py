@@ -323,3 +323,11 @@ def test_without_a_daemon_destroy_removes_the_nodes_itself(world: World) -> None
     world.daemon = False
     destroy("g", world.toolstack)
     assert world.nothing_left()
+
+
+def test_destroy_prefers_the_domain_of_a_number_to_a_guest_of_that_name(world: World) -> None:
+    start(world.usual_guest(), world.toolstack, QUICK)
+    start(world.guest("name='1'"), world.toolstack, QUICK)
+    assert destroy("1", world.toolstack).name == "g"
+    assert destroy("1", world.toolstack).name == "1"
+    assert world.nothing_left()

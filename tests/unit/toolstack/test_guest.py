@@ -129,6 +129,8 @@ def test_xl_gets_the_same_values_of_everything_that_is_not_ours(
         ("name='g'\ndisk=['/a,,vda',['x']]", (2, 17), "a string, not a list"),
         ("name='g'\ndisk=['/a,,vda',\n '/b,,vda']", (3, 2), "vda is given twice"),
         ("name='g'\ndisk=['/a,,vda', '/a,,vdb,r']", (2, 18), "vdb and vda are the same image"),
+        ("name='g'\ndisk=['/a,,xvda', '/a,,vdb,r']", (2, 19), "vdb and xvda are the same image"),
+        ("name='g'\ndisk=['/x/../a,,vda,r', 'phy:/a,hda,w']", (2, 25), "hda and vda are the same image"),
         (
             "name='g'\nvif=['model=virtio,mac=0:16:3e:0:0:1','model=virtio,mac=0:16:3e:0:0:1']",
             (2, 39),
@@ -222,3 +224,12 @@ def test_bytes_that_are_no_utf_8_reach_xl_as_they_are(tmp_path: Path) -> None:
     path.write_bytes(b"name='g'\nextra='\xff\xfe'\n")
     assert b"extra='\xff\xfe'\n" in guest_from(read(path)).xl_config.encode("utf-8", "surrogateescape")
     assert plain(parse(Source("g", "a='\u00df'"))[0].value) == "ß"
+
+
+def test_one_image_by_two_names_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.img").touch()
+    (tmp_path / "link").symlink_to("a.img")
+    with pytest.raises(ConfigError, match="vdb and vda are the same image"):
+        guest(f"name='g'\ndisk=['{tmp_path}/a.img,,vda', '{tmp_path}/link,,vdb']")
+    shared = guest(f"name='g'\ndisk=['{tmp_path}/a.img,,vda,r', '{tmp_path}/link,,xvdb,r']")
+    assert [device.vdev for device in shared.devices] == ["vda"]

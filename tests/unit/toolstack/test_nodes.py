@@ -110,3 +110,13 @@ def test_list_shows_what_xenstore_and_the_daemon_tell(xen: FakeXen) -> None:
 def test_list_is_empty_where_no_guest_has_virtio_devices() -> None:
     with FakeXen() as xen:
         assert rows(xen.connect(0), {}) == []
+
+
+def test_what_a_guest_writes_is_shown_without_control_characters(xen: FakeXen) -> None:
+    store = xen.connect(0)
+    xen.connect(5).write(f"{F}/0/memory-access", "\x1b[2Jgrant")
+    store.write(f"{B}/0/error", "odd\x07 ring")
+    store.write("/local/domain/5/name", "we\x1bb")
+    disk, _ = rows(store, {(5, 256): {"memory_access": "foreign"}})
+    assert (disk.memory_access, disk.error, disk.guest) == ("?", "odd? ring", "we?b")
+    assert rows(store, {(5, 256): {"memory_access": "foreign"}})[1].memory_access == "foreign"

@@ -70,7 +70,7 @@ static u8 vxb_get_status(struct virtio_device *vdev)
 	return le32_to_cpu(READ_ONCE(vxb->page->status)) & mask;
 }
 
-static void vxb_set_status(struct virtio_device *vdev, u8 status)
+static int vxb_status_command(struct virtio_device *vdev, u8 status)
 {
 	struct vxb_device *vxb = to_vxb(vdev);
 	struct vxb_command set = { .code = VXB_SET_STATUS, .value = status };
@@ -80,13 +80,26 @@ static void vxb_set_status(struct virtio_device *vdev, u8 status)
 	err = vxb_command(vxb, &set, NULL);
 	if (err && err != -EIO)
 		dev_warn(&vdev->dev, "status %#x refused: %d\n", status, err);
+	return err;
 }
 
-static void vxb_reset(struct virtio_device *vdev)
+static void vxb_set_status(struct virtio_device *vdev, u8 status)
+{
+	vxb_status_command(vdev, status);
+}
+
+/**
+ * vxb_reset - resets the device
+ * @vdev: virtio device
+ *
+ * Afterwards vxb->was_reset says whether the device has acknowledged it, and so
+ * has let go of all queues.
+ */
+void vxb_reset(struct virtio_device *vdev)
 {
 	struct vxb_device *vxb = to_vxb(vdev);
 
-	vxb_set_status(vdev, 0);
+	vxb->was_reset = !vxb_status_command(vdev, 0);
 	vxb->features = 0;
 	/* nothing of before the reset is still under way in the handler */
 	synchronize_irq(vxb->irq);

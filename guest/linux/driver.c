@@ -97,8 +97,10 @@ static void vxb_remove(struct xenbus_device *xdev)
 	struct vxb_device *vxb = dev_get_drvdata(&xdev->dev);
 	enum xenbus_state state = vxb_backend_state(vxb);
 
-	if (state == XenbusStateClosed || state == XenbusStateUnknown)
-		WRITE_ONCE(vxb->broken, true);
+	if (state == XenbusStateClosed || state == XenbusStateUnknown) {
+		WRITE_ONCE(vxb->backend_state, state);
+		vxb_gone(vxb);
+	}
 	cancel_work_sync(&vxb->work);
 	vxb_unregister(vxb);
 	if (xdev->state != XenbusStateClosed) {

@@ -94,8 +94,9 @@ dma_addr_t vxb_map(struct device *dev, phys_addr_t phys, size_t size,
 			bounce = vxb_bounce_get(vxb);
 			if (!bounce)
 				goto undo;
+			/* zeroes are "no error" in a status that nobody wrote */
 			if (dir == DMA_FROM_DEVICE || (attrs & DMA_ATTR_SKIP_CPU_SYNC))
-				memset(page_address(bounce) + from, 0, length);
+				memset(page_address(bounce) + from, 0xff, length);
 			else
 				memcpy(page_address(bounce) + from,
 				       page_address(page) + from, length);
@@ -279,7 +280,7 @@ static const struct dma_map_ops vxb_dma_ops = {
 	.max_mapping_size = vxb_max_mapping_size,
 };
 
-static int vxb_grant_start(struct vxb_device *vxb)
+static int vxb_grant_start(struct vxb_device *vxb, const char **why)
 {
 	struct device *dev = &vxb->xdev->dev;
 	int err;
@@ -289,7 +290,7 @@ static int vxb_grant_start(struct vxb_device *vxb)
 	err = dma_coerce_mask_and_coherent(dev, DMA_BIT_MASK(64));
 	if (err) {
 		set_dma_ops(dev, NULL);
-		xenbus_dev_fatal(vxb->xdev, err, "setting the DMA mask");
+		*why = "the DMA mask cannot be set";
 	}
 	return err;
 }
@@ -303,6 +304,7 @@ static void vxb_grant_stop(struct vxb_device *vxb)
 
 const struct vxb_memory vxb_memory_grant = {
 	.name = "grant",
+	.keeps = true,
 	.start = vxb_grant_start,
 	.stop = vxb_grant_stop,
 };

@@ -31,8 +31,14 @@ static const struct vxb_memory *vxb_memory_named(const char *name)
 	return NULL;
 }
 
-/* First word of @list that is a mode we know and, if @wanted is set, this one */
-static const struct vxb_memory *vxb_memory_pick(char *list, const char *wanted)
+/*
+ * Starts the first mode of @list that we know, that is @wanted if that is set,
+ * and that works here, [XB-13]. @why is left alone, or says why the last one
+ * that was tried does not.
+ */
+static const struct vxb_memory *
+vxb_memory_try(struct vxb_device *vxb, char *list, const char *wanted,
+	       const char **why)
 {
 	const struct vxb_memory *memory;
 	char *word;
@@ -41,20 +47,26 @@ static const struct vxb_memory *vxb_memory_pick(char *list, const char *wanted)
 		if (*wanted && strcmp(word, wanted))
 			continue;
 		memory = vxb_memory_named(word);
-		if (memory)
+		if (!memory)
+			continue;
+		if (!memory->start(vxb, why))
 			return memory;
+		dev_info(&vxb->xdev->dev, "not using memory access \"%s\": %s\n",
+			 memory->name, *why);
 	}
 	return NULL;
 }
 
 /**
- * vxb_memory_choose - chooses how the backend reaches our memory
+ * vxb_memory_start - chooses how the backend reaches our memory, and starts it
  * @vxb: device; its backend has said what it offers
  *
  * Return: the mode, or NULL with the reason in the log and in XenStore.
  */
-const struct vxb_memory *vxb_memory_choose(struct vxb_device *vxb)
+const struct vxb_memory *vxb_memory_start(struct vxb_device *vxb)
 {
+	const char *wanted = *memory_access ? memory_access : "grant foreign";
+	const char *why = "no common memory access";
 	const struct vxb_memory *memory = NULL;
 	char *offered, *list;
 
@@ -66,17 +78,17 @@ const struct vxb_memory *vxb_memory_choose(struct vxb_device *vxb)
 	}
 	list = kstrdup(offered, GFP_KERNEL);
 	if (list)
-		memory = vxb_memory_pick(list, memory_access);
+		memory = vxb_memory_try(vxb, list, memory_access, &why);
 	kfree(list);
 	if (!memory)
 		xenbus_dev_fatal(vxb->xdev, -EOPNOTSUPP,
-				 "no common memory access: the backend offers \"%s\", this guest wants \"%s\"",
-				 offered, *memory_access ? memory_access : "grant foreign");
+				 "%s: the backend offers \"%s\", this guest wants \"%s\"",
+				 why, offered, wanted);
 	kfree(offered);
 	return memory;
 }
 
-static int vxb_foreign_start(struct vxb_device *vxb)
+static int vxb_foreign_start(struct vxb_device *vxb, const char **why)
 {
 	struct device *dev = &vxb->xdev->dev;
 	bool reachable;
@@ -86,19 +98,18 @@ static int vxb_foreign_start(struct vxb_device *vxb)
 
 	err = dma_coerce_mask_and_coherent(dev, DMA_BIT_MASK(64));
 	if (err) {
-		xenbus_dev_fatal(vxb->xdev, err, "setting the DMA mask");
+		*why = "the DMA mask cannot be set";
 		return err;
 	}
 	probe = dma_alloc_coherent(dev, PAGE_SIZE, &dma, GFP_KERNEL);
 	if (!probe) {
-		xenbus_dev_fatal(vxb->xdev, -ENOMEM, "allocating DMA memory");
+		*why = "no DMA memory";
 		return -ENOMEM;
 	}
 	reachable = vxb_dma_is_machine(probe, dma);
 	dma_free_coherent(dev, PAGE_SIZE, probe, dma);
 	if (!reachable) {
-		xenbus_dev_fatal(vxb->xdev, -EOPNOTSUPP,
-				 "memory access \"foreign\" needs iommu=soft on the kernel command line of a PV guest; \"grant\" does not");
+		*why = "a PV guest needs iommu=soft on its kernel command line for it";
 		return -EOPNOTSUPP;
 	}
 	return 0;

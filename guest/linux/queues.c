@@ -148,6 +148,29 @@ static int vxb_queue_size(struct virtio_device *vdev, unsigned int index)
 	return size;
 }
 
+/*
+ * Frees a queue. Rings that a backend may still have mapped are never used for
+ * anything else: "grant" sees to that by itself; where it does not, they stay
+ * allocated for good. A backend in Closed has let go, [XB-23].
+ */
+static void vxb_free_vq(struct virtqueue *vq, bool let_go)
+{
+	struct virtio_device *vdev = vq->vdev;
+	struct vxb_device *vxb = to_vxb(vdev);
+
+	if (let_go || vxb->memory->keeps ||
+	    READ_ONCE(vxb->backend_state) == XenbusStateClosed) {
+		vring_del_virtqueue(vq);
+		return;
+	}
+	if (!vxb->rings_left++)
+		dev_warn(&vxb->xdev->dev,
+			 "the backend has not let go of its rings; their memory is not used again\n");
+	spin_lock(&vdev->vqs_list_lock);
+	list_del(&vq->list);
+	spin_unlock(&vdev->vqs_list_lock);
+}
+
 static struct virtqueue *vxb_setup_vq(struct virtio_device *vdev,
 				      unsigned int index, const char *name,
 				      vq_callback_t *callback, bool ctx)
@@ -173,7 +196,8 @@ static struct virtqueue *vxb_setup_vq(struct virtio_device *vdev,
 	if (err) {
 		dev_err(&vdev->dev, "queue %u of size %u refused: %d\n",
 			index, enable.value, err);
-		vring_del_virtqueue(vq);
+		/* without an answer it may have been executed */
+		vxb_free_vq(vq, err != -EIO);
 		return ERR_PTR(err);
 	}
 	return vq;
@@ -184,7 +208,8 @@ static struct virtqueue *vxb_setup_vq(struct virtio_device *vdev,
  * @vdev: virtio device
  *
  * After a reset the backend has let go of them. Without one (a driver whose
- * probe failed) it is told to.
+ * probe failed) it is told to: by a reset once the device is live, when
+ * QUEUE_RESET is not allowed any more, [XB-54].
  */
 void vxb_del_vqs(struct virtio_device *vdev)
 {
@@ -193,6 +218,10 @@ void vxb_del_vqs(struct virtio_device *vdev)
 	struct vxb_queue *queues;
 	unsigned int count, i;
 	unsigned long flags;
+	bool let_go;
+
+	if (vxb->status & VIRTIO_CONFIG_S_DRIVER_OK)
+		vxb_reset(vdev);
 
 	spin_lock_irqsave(&vxb->event_lock, flags);
 	queues = vxb->queues;
@@ -204,11 +233,12 @@ void vxb_del_vqs(struct virtio_device *vdev)
 	for (i = 0; i < count; i++) {
 		if (!queues[i].vq)
 			continue;
+		let_go = vxb->was_reset;
 		if (vxb->status) {
 			reset.queue = queues[i].vq->index;
-			vxb_command(vxb, &reset, NULL);
+			let_go = !vxb_command(vxb, &reset, NULL);
 		}
-		vring_del_virtqueue(queues[i].vq);
+		vxb_free_vq(queues[i].vq, let_go);
 	}
 	kfree(queues);
 }
@@ -220,12 +250,15 @@ void vxb_del_vqs(struct virtio_device *vdev)
 int vxb_find_vqs(VXB_FIND_VQS_ARGS)
 {
 	struct vxb_device *vxb = to_vxb(vdev);
-	unsigned int i, index = 0;
+	unsigned int i, index = 0, named = 0;
 	struct vxb_queue *queues;
 	struct virtqueue *vq;
 	unsigned long flags;
 
-	if (nvqs > vxb->num_queues)
+	for (i = 0; i < nvqs; i++)
+		if (VXB_VQ_NAME(i))
+			named++;
+	if (named > vxb->num_queues)
 		return -ENOENT;
 	queues = kcalloc(nvqs, sizeof(*queues), GFP_KERNEL);
 	if (!queues)
@@ -250,6 +283,8 @@ int vxb_find_vqs(VXB_FIND_VQS_ARGS)
 		spin_lock_irqsave(&vxb->event_lock, flags);
 		queues[i].split = !virtio_has_feature(vdev, VIRTIO_F_RING_PACKED);
 		queues[i].vq = vq;
+		if (READ_ONCE(vxb->broken)) /* vxb_break() did not see it */
+			__virtqueue_break(vq);
 		spin_unlock_irqrestore(&vxb->event_lock, flags);
 	}
 	return 0;

@@ -50,6 +50,27 @@ static int vxb_register(struct vxb_device *vxb, u32 device_id, u32 vendor_id)
 }
 
 /**
+ * vxb_gone - the backend has gone for good
+ * @vxb: device
+ *
+ * Takes what it has finished, and makes everything else fail from now on.
+ */
+void vxb_gone(struct vxb_device *vxb)
+{
+	unsigned long flags;
+	bool living;
+
+	spin_lock_irqsave(&vxb->event_lock, flags);
+	living = vxb->virtio;
+	vxb_queues_event(vxb);
+	spin_unlock_irqrestore(&vxb->event_lock, flags);
+	if (living)
+		vxb_break(vxb, "%s has closed", vxb->xdev->otherend);
+	else
+		WRITE_ONCE(vxb->broken, true);
+}
+
+/**
  * vxb_unregister - removes the virtio device, if there is one
  * @vxb: device
  */
@@ -127,8 +148,8 @@ static void vxb_prepare(struct vxb_device *vxb)
 				 xdev->otherend, version, VXB_VERSION);
 		return;
 	}
-	memory = vxb_memory_choose(vxb);
-	if (!memory || memory->start(vxb))
+	memory = vxb_memory_start(vxb);
+	if (!memory)
 		return;
 	WRITE_ONCE(vxb->memory, memory);
 
@@ -189,8 +210,7 @@ void vxb_work(struct work_struct *work)
 	case XenbusStateUnknown:
 		if (xdev->state == XenbusStateInitialising)
 			break;
-		if (vxb->virtio)
-			vxb_break(vxb, "%s has closed", xdev->otherend);
+		vxb_gone(vxb);
 		vxb_unregister(vxb);
 		vxb_release(vxb);
 		xenbus_switch_state(xdev, XenbusStateClosed);

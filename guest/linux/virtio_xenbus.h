@@ -113,12 +113,15 @@ struct vxb_device;
 /**
  * struct vxb_memory - one way for the backend to reach our memory
  * @name: as in XenStore
- * @start: prepares the DMA operations of the xenbus device
+ * @keeps: what is freed while the backend still has it is kept from reuse
+ * @start: prepares the DMA operations of the xenbus device; if it cannot, it
+ *	returns an error and says why, and nothing is left behind
  * @stop: takes them away; the virtio device is gone by then
  */
 struct vxb_memory {
 	const char *name;
-	int (*start)(struct vxb_device *vxb);
+	bool keeps;
+	int (*start)(struct vxb_device *vxb, const char **why);
 	void (*stop)(struct vxb_device *vxb);
 };
 
@@ -165,6 +168,7 @@ struct vxb_device {
 	u32 seq;
 	bool broken;
 	u8 status;			/* as the driver last set it */
+	bool was_reset;			/* the last reset was acknowledged */
 	u64 features;			/* as the driver accepted them */
 
 	/* snapshot of the configuration space */
@@ -182,6 +186,7 @@ struct vxb_device {
 	struct vxb_virtio *virtio;
 	struct vxb_queue *queues;
 	unsigned int queue_count;
+	unsigned int rings_left;	/* to the backend, never to be freed */
 	u32 seen_ack;
 	u32 seen_generation;
 	bool seen_needs_reset;
@@ -222,6 +227,7 @@ extern const struct vxb_memory vxb_memory_foreign;
 
 /* states.c */
 void vxb_work(struct work_struct *work);
+void vxb_gone(struct vxb_device *vxb);
 void vxb_unregister(struct vxb_device *vxb);
 void vxb_release(struct vxb_device *vxb);
 
@@ -242,8 +248,11 @@ bool vxb_queues_event(struct vxb_device *vxb);
 void vxb_watchdog(struct timer_list *timer);
 void vxb_del_vqs(struct virtio_device *vdev);
 
+/* config.c */
+void vxb_reset(struct virtio_device *vdev);
+
 /* memory.c */
-const struct vxb_memory *vxb_memory_choose(struct vxb_device *vxb);
+const struct vxb_memory *vxb_memory_start(struct vxb_device *vxb);
 
 /* grants.c */
 int vxb_grants_init(void);

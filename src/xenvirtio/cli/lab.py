@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from xenvirtio.lab.dom0.protocol import Kind
+
+#: of `lab run`, where every lower status may be the command's own; as docker run has it
+LAB_FAILED = 125
 
 name_option = click.option(
     "--name",
@@ -93,13 +97,25 @@ def status() -> None:
 def run(command: Sequence[str], name: str, timeout: float) -> None:
     """Run a command in dom0.
 
-    Its input, output and exit status are passed on. 3 means that the lab was lost; the message says so.
+    Its input, output and exit status are passed on. 125 means that the lab failed, and not the command: it
+    was lost or is not up, or the time is over; the message says which.
     """
+    from xenvirtio.cli.main import report
+    from xenvirtio.errors import XenvirtioError
     from xenvirtio.lab import Lab
 
     stdin = None if os.isatty(0) else 0
-    completed = Lab(name).run(list(command), timeout=timeout, on_output=_pass_on, stdin_from=stdin)
-    sys.exit(completed.returncode)
+    try:
+        status = (
+            Lab(name).run(list(command), timeout=timeout, on_output=_pass_on, stdin_from=stdin).returncode
+        )
+    except XenvirtioError as error:
+        report(error)
+        status = LAB_FAILED
+    except BrokenPipeError:  # as in `lab run -- yes | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is still buffered goes nowhere
+        status = 128 + signal.SIGPIPE
+    sys.exit(status)
 
 
 @app.command()

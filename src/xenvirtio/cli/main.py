@@ -1,6 +1,7 @@
 """The command xenvirtio. Commands are imported when they are used, so that --help is quick.
 
-Exit status: 0 done, 1 it could not be done, 2 the user's mistake, 3 the lab was lost, 130 interrupted.
+Exit status: 0 done, 1 it could not be done, 2 the user's mistake, 3 the lab was lost, 130 interrupted;
+`lab run` passes its command's status on, and has 125 for everything that is not the command's.
 """
 
 from __future__ import annotations

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from xenvirtio.cli import main as cli
-from xenvirtio.errors import LabError
-from xenvirtio.lab import modulecheck
+from xenvirtio.errors import LabError, LabLost, TimeLimit, UsageError
+from xenvirtio.lab import Completed, Lab, modulecheck
 
 if TYPE_CHECKING:
     from xenvirtio.lab.paths import Cache
@@ -55,3 +56,28 @@ def test_a_module_that_is_not_clean_has_status_1(
     monkeypatch.setattr(modulecheck, "check", check)
     assert run("check-module") == 1
     assert "check the guest module" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("end", "status"),
+    [
+        (Completed(("x",), 3, "", ""), 3),
+        (LabLost("gone"), 125),
+        (TimeLimit("too late"), 125),
+        (UsageError("no name for a lab"), 125),
+        (BrokenPipeError(), 141),
+    ],
+)
+def test_run_tells_the_commands_status_from_the_labs(
+    end: Completed | Exception, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ends(*_: object, **__: object) -> Completed:
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    redirected: list[int] = []
+    monkeypatch.setattr(Lab, "run", ends)
+    monkeypatch.setattr(os, "dup2", lambda _, to: redirected.append(to))
+    assert run("run", "--", "x") == status
+    assert redirected == ([1] if isinstance(end, BrokenPipeError) else [])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes.util
 import importlib.util
 import os
+import platform
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 DISK_NEEDED = 4 << 30
 #: bytes of memory available: dom0, a few guests and a compiler beside them
 MEMORY_NEEDED = 3 << 30
+#: bytes free where the image is made already: a lab (0.5 GiB), new payloads (0.5)
+DISK_NEEDED_LATER = 1 << 30
 #: libraries of Xen that the daemon binds, by Debian's package (xen 4.17 and 4.20)
 XEN_LIBRARIES = {
     "xenstore": "libxenstore4",
@@ -48,9 +51,14 @@ class Finding:
 
 
 def examine(cache: Cache, proc: Path = Path("/proc"), dev: Path = Path("/dev")) -> list[Finding]:
-    """Looks at everything; changes nothing."""
-    findings = [
-        _python(),
+    """Looks at everything; changes nothing.
+
+    On a dom0 the daemon's needs are required and the lab's are not; elsewhere there is only the lab.
+    """
+    capabilities = proc / "xen/capabilities"
+    dom0 = capabilities.is_file() and "control_d" in capabilities.read_text()
+    lab = [
+        _processor(),
         _pip(),
         *_programs(),
         _root(),
@@ -58,9 +66,12 @@ def examine(cache: Cache, proc: Path = Path("/proc"), dev: Path = Path("/dev")) 
         _memory(proc / "meminfo"),
         _kvm(dev),
     ]
+    if dom0:  # it has a real Xen, and may do without the lab
+        return [_python(), *_dom0(dev), *(replace(finding, required=False) for finding in lab)]
     if (proc / "xen").is_dir():
-        findings += _dom0(proc, dev)
-    return findings
+        hint = "mount -t xenfs xenfs /proc/xen"
+        lab.append(Finding("xen", False, "a Xen guest, or xenfs is not mounted", hint, required=False))
+    return [_python(), *lab]
 
 
 def install_line(findings: list[Finding]) -> str | None:
@@ -73,6 +84,13 @@ def _python() -> Finding:
     version = ".".join(str(part) for part in sys.version_info[:3])
     ok = sys.version_info >= (3, 11)
     return Finding("python", ok, version, None if ok else "xenvirtio needs Python 3.11 or newer", "python3")
+
+
+def _processor() -> Finding:
+    """Image and guests are Debian's amd64, and chroot runs their programs."""
+    machine = platform.machine()
+    ok = machine == "x86_64"
+    return Finding("processor", ok, machine, None if ok else "the lab needs an x86_64 machine")
 
 
 def _pip() -> Finding:
@@ -107,11 +125,12 @@ def _disk(folder: Path) -> Finding:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(there).free
     used = any((folder / "images").glob("*/image.json"))
-    ok = used or free >= DISK_NEEDED
+    needed = DISK_NEEDED_LATER if used else DISK_NEEDED
+    ok = free >= needed
     detail = f"{free / (1 << 30):.1f} GiB free in {there}" + (
         " (the images are there already)" if used else ""
     )
-    hint = f"the lab needs {DISK_NEEDED >> 30} GiB; another folder: export XENVIRTIO_CACHE=/path"
+    hint = f"the lab needs {needed >> 30} GiB; another folder: export XENVIRTIO_CACHE=/path"
     return Finding("disk space", ok, detail, None if ok else hint)
 
 
@@ -134,17 +153,13 @@ def _kvm(dev: Path) -> Finding:
     return Finding("kvm", False, detail, hint, required=False)
 
 
-def _dom0(proc: Path, dev: Path) -> Iterator[Finding]:
-    capabilities = proc / "xen/capabilities"
-    control = capabilities.is_file() and "control_d" in capabilities.read_text()
-    detail = "this is dom0" if control else "a Xen guest, or xenfs is not mounted"
-    hint = None if control else "mount -t xenfs xenfs /proc/xen"
-    yield Finding("xen", control, detail, hint, required=False)
+def _dom0(dev: Path) -> Iterator[Finding]:
+    yield Finding("xen", True, "this is dom0")
     for name, package in XEN_LIBRARIES.items():
         found = ctypes.util.find_library(name)
         hint = None if found else f"sudo apt-get install {package}"
-        yield Finding(f"lib{name}", bool(found), found or "not installed", hint, package, required=False)
+        yield Finding(f"lib{name}", bool(found), found or "not installed", hint, package)
     for node, module in XEN_NODES.items():
         ok = (dev / "xen" / node).exists()
         hint = None if ok else f"sudo modprobe {module}"
-        yield Finding(f"/dev/xen/{node}", ok, "there" if ok else "missing", hint, required=False)
+        yield Finding(f"/dev/xen/{node}", ok, "there" if ok else "missing", hint)

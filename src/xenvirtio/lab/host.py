@@ -27,6 +27,8 @@ PACKAGES = {
     "tar": "tar",
     "zstd": "zstd",
     "chroot": "coreutils",
+    "mount": "mount",
+    "unshare": "util-linux",
     "sudo": "sudo",
 }
 #: where users' shells do not look

@@ -109,6 +109,8 @@ def test_a_dom0_is_looked_at_too(tools: Path, proc: Path, tmp_path: Path) -> Non
     (tmp_path / "dev/xen/evtchn").touch()
     findings = by_name(examine(Cache(tmp_path), proc, tmp_path / "dev"))
     assert findings["xen"].ok
+    assert findings["/dev/xen/gntdev"].required
+    assert not findings["mmdebstrap"].required
     assert findings["/dev/xen/evtchn"].ok
     assert findings["/dev/xen/gntdev"].hint == "sudo modprobe xen-gntdev"
     assert "libxenstore" in findings
@@ -124,3 +126,28 @@ def test_the_exit_status_says_whether_the_lab_can_run(monkeypatch: pytest.Monkey
     assert result.exit_code == 1
     assert "do this" in result.output
     assert "apt-get install --no-install-recommends pkg" in result.output
+
+
+def test_another_processor_is_told(
+    tools: Path,  # noqa: ARG001
+    proc: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    finding = by_name(examine(Cache(tmp_path), proc, tmp_path / "dev"))["processor"]
+    assert (finding.ok, finding.required, finding.detail) == (False, True, "aarch64")
+
+
+def test_an_image_that_is_there_still_needs_room_for_a_lab(
+    tools: Path,  # noqa: ARG001
+    proc: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "images/trixie-1").mkdir(parents=True)
+    (tmp_path / "images/trixie-1/image.json").touch()
+    monkeypatch.setattr(doctor, "DISK_NEEDED", 1 << 62)
+    assert by_name(examine(Cache(tmp_path), proc, tmp_path / "dev"))["disk space"].ok
+    monkeypatch.setattr(doctor, "DISK_NEEDED_LATER", 1 << 61)
+    assert not by_name(examine(Cache(tmp_path), proc, tmp_path / "dev"))["disk space"].ok

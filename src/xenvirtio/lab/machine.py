@@ -45,8 +45,8 @@ class Machine:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is still there."""
-        return _start_time(self.pid) == self.started
+        """Whether the process is still there; one that ended before we looked never was (started: 0)."""
+        return self.started != 0 and _start_time(self.pid) == self.started
 
 
 def prepare(folder: Path, image: Image, payload: Path) -> None:

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 FORMAT = 1
 #: bytes of the payload's disk: fixed, as the snapshot knows the disk's size
 DISK_BYTES = 1 << 30
+#: readings of the sources, until nobody edits them meanwhile
+SNAPSHOT_TRIES = 5
 #: where it is built, in the tree
 _BUILD = "var/tmp/xenvirtio-build"
 _IGNORED = {"__pycache__", "build", "xenvirtio.egg-info"}
@@ -87,6 +89,14 @@ class Sources:
                 tar.add(self.root / path, arcname=str(path), filter=_as_root_owned)
         return stream.getvalue()
 
+    def snapshot(self, image: Image) -> tuple[str, bytes]:
+        """Key and archive of the same content; raises LabError if it changes all the time."""
+        for _ in range(SNAPSHOT_TRIES):
+            key, archive = self.key(image), self.archive()
+            if self.key(image) == key:
+                return key, archive
+        raise LabError(f"the sources in {self.root} change while they are read", hint="save, and then again")
+
 
 def _is_source(folder: Path, name: str) -> bool:
     if folder.parts[0] == "src":  # Cython's .c files and compiled modules lie beside their sources
@@ -107,20 +117,24 @@ def ensure(cache: Cache, image: Image, sources: Sources, progress: Progress) -> 
     disk = folder / f"{key}.raw"
     if not disk.exists():
         with locked(image.tree_lock, "the Debian tree of the lab", limit=600):
+            key, archive = sources.snapshot(image)  # they may have changed while we waited
+            disk = folder / f"{key}.raw"
             if not disk.exists():
-                _build(cache, disk, image, sources, progress)
+                _build(cache, disk, image, sources, archive, progress)
     os.utime(disk)
     return key, disk
 
 
-def _build(cache: Cache, disk: Path, image: Image, sources: Sources, progress: Progress) -> None:
+def _build(
+    cache: Cache, disk: Path, image: Image, sources: Sources, archive: bytes, progress: Progress
+) -> None:
     folder = disk.parent
     host = Host(folder / "build.log")
     host.log.unlink(missing_ok=True)
     tree = image.tree
     with progress.stage("Build xenvirtio for the lab", limit=300) as stage:
         packages = fetch_wheels(cache, debian.RELEASES[image.release], sources, stage.left)
-        _copy_sources(host, tree, sources, packages)
+        _copy_sources(host, tree, sources, archive, packages)
         stage.say("compiling")
         _chroot(host, tree, _PYTHON_SCRIPT, stage.left, "build xenvirtio in the image")
     if (sources.root / "guest/linux/Kbuild").is_file():
@@ -148,7 +162,7 @@ def fetch_wheels(cache: Cache, release: debian.Release, sources: Sources, limit:
     return folder
 
 
-def _copy_sources(host: Host, tree: Path, sources: Sources, packages: Path) -> None:
+def _copy_sources(host: Host, tree: Path, sources: Sources, archive: bytes, packages: Path) -> None:
     build = tree / _BUILD
     host.run(["mkdir", "-p", str(build)], limit=10, what="prepare the build", root=True)
     host.run(["rm", "-rf", str(build / "wheels")], limit=20, what="prepare the build", root=True)
@@ -172,7 +186,7 @@ def _copy_sources(host: Host, tree: Path, sources: Sources, packages: Path) -> N
         limit=60,
         what="copy the sources",
         root=True,
-        stdin=sources.archive(),
+        stdin=archive,
     )
 
 

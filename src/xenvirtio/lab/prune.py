@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xenvirtio.errors import LabError
 from xenvirtio.lab import machine, qemu
 from xenvirtio.lab.host import Host
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from xenvirtio.lab.paths import Cache
 
 #: how many images of a release stay beside those in use: checkouts of two versions may share a cache
 IMAGES_KEPT = 2
 PAYLOADS_KEPT = 4
+#: snapshots of each image: one for each accelerator, twice, as QEMU is updated now and then
+SNAPSHOTS_KEPT = 4
 
 
 def images(cache: Cache, release: str) -> None:
@@ -35,6 +38,17 @@ def images(cache: Cache, release: str) -> None:
             shutil.rmtree(path.parent)
 
 
+def snapshots(cache: Cache, image_key: str) -> None:
+    """Keeps the snapshots of an image that were used last; a running lab has a copy of its own."""
+    made = [
+        path
+        for path in cache.snapshots.glob("*/snapshot.json")
+        if json.loads(path.read_text())["image"] == image_key
+    ]
+    for old in sorted(made, key=lambda path: path.stat().st_mtime)[:-SNAPSHOTS_KEPT]:
+        shutil.rmtree(old.parent)
+
+
 def payloads(folder: Path) -> None:
     """Keeps the newest payloads of a release; a running lab holds its own open."""
     for old in _older(folder, "*.raw", PAYLOADS_KEPT):
@@ -43,12 +57,12 @@ def payloads(folder: Path) -> None:
 
 def remove_tree(folder: Path) -> None:
     """Deletes a folder that belongs to root."""
-    Host(folder.parent / "remove.log").run(
-        ["rm", "-rf", "--one-file-system", "--", str(folder)],
-        limit=120,
-        what=f"remove {folder.name}",
-        root=True,
-    )
+    with tempfile.TemporaryDirectory(prefix="xenvirtio-") as logs:  # the folder's parent may not be ours
+        command = ["rm", "-rf", "--one-file-system", "--", str(folder)]
+        try:
+            Host(Path(logs) / "remove.log").run(command, limit=120, what=f"remove {folder.name}", root=True)
+        except LabError as error:
+            raise LabError(error.message, hint=f"sudo rm -rf {folder}") from None
 
 
 def _used_images(cache: Cache) -> set[str]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError, LabLost, TimeLimit, XenvirtioError
-from xenvirtio.lab import machine, payload, qemu
+from xenvirtio.lab import machine, payload, prune, qemu
 from xenvirtio.lab.host import Host
 from xenvirtio.lab.paths import Cache, locked
 from xenvirtio.lab.qmp import Monitor
@@ -89,6 +89,8 @@ def _ensure(
         ):
             if not (snapshot.folder / "snapshot.json").exists():
                 _make(snapshot, image, shape, progress)
+                prune.snapshots(cache, image.key)
+    os.utime(snapshot.folder / "snapshot.json")
     return snapshot
 
 

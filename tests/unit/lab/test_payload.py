@@ -114,3 +114,26 @@ def test_requirements_come_from_the_project_itself(checkout: Sources) -> None:
     assert wanted.build == ("setuptools>=80", "Cython>=3.1", "wheel")
     assert wanted.run == ("cffi", "rich")
     assert wanted.names == ["Cython>=3.1", "cffi", "rich", "setuptools>=80", "wheel"]
+
+
+def test_an_edit_while_the_sources_are_read_is_not_stored_under_the_old_key(
+    checkout: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited = checkout.root / "guest/linux/driver.c"
+    archive = Sources.archive
+    reads: list[str] = []
+
+    def edit_first(self: Sources) -> bytes:
+        if not reads:
+            edited.write_text("int y;")
+        reads.append("archive")
+        return archive(self)
+
+    monkeypatch.setattr(Sources, "archive", edit_first)
+    key, data = checkout.snapshot(IMAGE)
+    assert key == checkout.key(IMAGE)
+    assert len(reads) == 2
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        member = tar.extractfile("guest/linux/driver.c")
+        assert member is not None
+        assert member.read() == b"int y;"

@@ -14,7 +14,8 @@ import struct
 import subprocess
 from typing import TYPE_CHECKING
 
-from xenvirtio.errors import LabError, MissingDependency
+from xenvirtio.errors import LabError
+from xenvirtio.lab.host import program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,10 +54,8 @@ def _unpack(payload: bytes) -> bytes:
 
 
 def _zstd(data: bytes) -> bytes:
-    try:
-        done = subprocess.run(["zstd", "-dcq"], input=data, capture_output=True, check=False, timeout=60)
-    except FileNotFoundError:
-        raise MissingDependency("zstd is not installed", hint="apt-get install zstd") from None
+    command = [program("zstd"), "-dcq"]
+    done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=60)
     if done.returncode:
         raise LabError(f"zstd could not unpack the kernel: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

@@ -21,20 +21,23 @@ if TYPE_CHECKING:
 
 #: seconds between looks when nothing was reported: a watch that is lost costs no more than this
 LOOK = 1.0
-#: seconds between looks at the domain itself
-LOOK_AT_DOMAIN = 5.0
+#: seconds between looks at the domain itself, which start xl; its end is reported by xenstored anyway
+LOOK_AT_DOMAIN = 15.0
 #: raised by xenstored when a domain shuts down or is destroyed (docs/misc/xenstore.txt)
 RELEASE = "@releaseDomain"
 
 
 @contextmanager
-def watching(store: Store, *paths: str) -> Iterator[Callable[[float], None]]:
-    """Watch paths; the function given waits at most so many seconds for something to happen there."""
+def watching(store: Store, *paths: str) -> Iterator[Callable[[float], Sequence[str]]]:
+    """Watch paths; the function given waits at most so many seconds, and tells where something happened.
+
+    As xenstored has it, each path is told once at first.
+    """
     watched: list[str] = []
 
-    def wait(seconds: float) -> None:
+    def wait(seconds: float) -> Sequence[str]:
         select.select([store.fileno()], [], [], seconds)
-        store.events()
+        return [token for _, token in store.events()]
 
     try:
         for path in paths:
@@ -56,7 +59,7 @@ def wait_for_backends(store: Store, domid: int, devices: Sequence[VirtioDevice],
     def waits(device: VirtioDevice) -> bool:
         return state(store, DeviceKey(domid, device.number).backend(BACKEND)) in ready
 
-    late = _wait(store, domid, devices, limit, waits, lambda: None)
+    late = _wait(store, domid, devices, limit, waits)
     if late is not None:
         path = DeviceKey(domid, late.number).backend(BACKEND)
         raise TimeLimit(
@@ -103,14 +106,18 @@ def _wait(
     devices: Sequence[VirtioDevice],
     limit: float,
     done: Callable[[VirtioDevice], bool],
-    check: Callable[[], None],
+    check: Callable[[], None] | None = None,
 ) -> VirtioDevice | None:
-    """None when all devices are done; the first that is not when the time is over."""
+    """None when all devices are done; the first that is not when the time is over.
+
+    `check` looks at the domain, whenever one has ended.
+    """
     end = time.monotonic() + limit
     next_check = time.monotonic() + LOOK_AT_DOMAIN
     paths = [DeviceKey(domid, device.number) for device in devices]
     nodes = [f"{side}/state" for path in paths for side in (path.backend(BACKEND), path.frontend)]
-    with watching(store, *nodes) as wait:
+    first = True
+    with watching(store, *nodes, *([RELEASE] if check else [])) as wait:
         while True:
             late = next((device for device in devices if not done(device)), None)
             if late is None:
@@ -119,8 +126,10 @@ def _wait(
             left = end - time.monotonic()
             if left <= 0:
                 return late
-            wait(min(left, LOOK))
-            if time.monotonic() >= next_check:
+            released = RELEASE in wait(min(left, LOOK))
+            ended = released and not first
+            first = first and not released
+            if check and (ended or time.monotonic() >= next_check):
                 check()
                 next_check = time.monotonic() + LOOK_AT_DOMAIN
 

@@ -97,7 +97,7 @@ def attend(record: Record, toolstack: Toolstack) -> None:
     toolstack.records.forget(record.guest.uuid, record.domid)
 
 
-def _until_end(record: Record, toolstack: Toolstack, wait: Callable[[float], None]) -> bool:
+def _until_end(record: Record, toolstack: Toolstack, wait: Callable[[float], object]) -> bool:
     """Until the domain is gone, by its own or by our doing; true if it is to be started again."""
     again = preserved = dumped = False
     failures = 0

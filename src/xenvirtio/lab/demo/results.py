@@ -14,7 +14,7 @@ PINGS = 20
 
 @dataclass(frozen=True)
 class DiskProof:
-    """Random data through the virtio disk, compared by SHA-256 in the guest, in dom0, and after a restart.
+    """Random data through the virtio disk, compared by MD5 in the guest, in dom0, and after a restart.
 
     Sizes in bytes; a count of verified bytes is that of the bytes hashed, 0 if the hash differed.
     """
@@ -35,7 +35,7 @@ class DiskProof:
 
 @dataclass(frozen=True)
 class NicProof:
-    """Pings from the guest to dom0, and random data by TCP both ways, compared by SHA-256."""
+    """Pings from the guest to dom0, and random data by TCP both ways, compared by MD5."""
 
     device: str
     address: str

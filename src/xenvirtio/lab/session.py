@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: stop reading our stdin while this many bytes wait for the port
 _OUTPUT_HIGH = 1 << 20
+#: seconds after which an unanswered greeting is sent again; the agent takes the same one twice
+GREET_AGAIN = 3.0
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,16 @@ class Session:
     def _greet(self, limit: float) -> None:
         nonce = secrets.token_hex(8)
         # The leading delimiter ends a frame that a session before us may have left unfinished.
-        self._output += b"\xc0" + protocol.encode_json(
-            Kind.HELLO, {"nonce": nonce, "version": protocol.VERSION}
-        )
+        hello = b"\xc0" + protocol.encode_json(Kind.HELLO, {"nonce": nonce, "version": protocol.VERSION})
+        self._output += hello
         deadline = time.monotonic() + limit
+        again = time.monotonic() + GREET_AGAIN
         while True:
-            for kind, body in self._exchange(deadline, "the agent in dom0 to answer"):
+            if again <= time.monotonic() < deadline:
+                # An emulated dom0 once slept through the event of a port that was just reopened.
+                self._output += hello
+                again = time.monotonic() + GREET_AGAIN
+            for kind, body in self._exchange(deadline, "the agent in dom0 to answer", until=again):
                 if kind == Kind.HELLO:
                     answer = protocol.decode_json(body)
                     if answer.get("nonce") == nonce:
@@ -135,13 +141,15 @@ class Session:
         waited_for: str,
         extra: Sequence[int] = (),
         ready: list[int] | None = None,
+        until: float | None = None,
     ) -> list[tuple[Kind, bytes]]:
-        """Waits until something moves; returns what came from the agent."""
+        """Waits until something moves, or until `until`; returns what came from the agent."""
         poll = select.poll()
         poll.register(self._socket, select.POLLIN | (select.POLLOUT if self._output else 0))
         for fd in extra:
             poll.register(fd, select.POLLIN)
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ends = [end for end in (deadline, until) if end is not None]
+        left = max(0.0, min(ends) - time.monotonic()) if ends else None
         events = dict(poll.poll(None if left is None else left * 1000 + 1))
         if not events and deadline is not None and time.monotonic() >= deadline:
             raise TimeLimit(f"waited in vain for {waited_for}")

@@ -10,7 +10,7 @@ import pytest
 
 from xenvirtio.errors import XenError
 from xenvirtio.spec import xenbus
-from xenvirtio.spec.xenbus import Result
+from xenvirtio.spec.xenbus import Command, Result
 from xenvirtio.testing.backend import InProcessBackend, plug
 from xenvirtio.testing.echo import ECHO, EchoDevice
 from xenvirtio.testing.evtchn import FakeEventChannels, Machine
@@ -196,3 +196,19 @@ def test_events_do_not_keep_an_order_to_stop_waiting() -> None:
     assert set(handled) == set(range(40))
     own.close()
     guest.close()
+
+
+def test_a_reset_that_waited_for_the_next_worker_comes_before_any_queue(pair: Pair) -> None:
+    """XB-60: the driver may have given up waiting, and its rings may be anything by now."""
+    pair.front.drive()
+    pair.drivers[0].add([b"data"], [4])
+    pair.drivers[0].kick()
+    pair.backend.workers[5].crash()
+    pair.front.write_command(Command.SET_STATUS, value=0)
+    pair.front.wait(lambda: pair.backend.started == 2 and pair.front.status == 0, "the reset")
+    assert pair.front.answer().result is Result.OK
+    assert len(pair.front.table.mapped) == 1  # the page
+    device = pair.device.device
+    assert isinstance(device, ChangingDevice)
+    assert device.counters["chains"] == 0
+    assert pair.drivers[0].used() == []

@@ -23,7 +23,7 @@ from xenvirtio.errors import GuestViolation, XenError, XenvirtioError
 from xenvirtio.queue.config import QueueConfig
 from xenvirtio.queue.split import SplitQueue
 from xenvirtio.spec import virtio
-from xenvirtio.spec.xenbus import DEV_CONFIG_MAX, Result
+from xenvirtio.spec.xenbus import DEV_CONFIG_MAX, Command, Result
 from xenvirtio.transport.xenbus.commands import STOPPED, TRANSPORT_FEATURES, execute
 
 if TYPE_CHECKING:
@@ -91,10 +91,13 @@ class XenbusDevice:
 
         Raises GuestViolation or XenError if the guest's rings or ports cannot be had any more.
         """
-        saved = self.saved
         self._page.publish(self.device.device_id, self.device.queue_count, self.offered)
-        self._page.continue_generation(saved.generation)
+        self._page.continue_generation(self.saved.generation)
         self.show_config()
+        if self._reset_is_due():
+            # the driver may have given up and taken its rings back: not even one is opened (XB-60)
+            self._command()
+        saved = self.saved
         for queue in saved.queues:
             self.open_queue(queue, resume=True)
         self._page.set_status(saved.status)
@@ -243,6 +246,10 @@ class XenbusDevice:
                 stack.callback(queue.close)
             if port is not None:
                 stack.callback(port.close)
+
+    def _reset_is_due(self) -> bool:
+        request = self._page.request(self.saved.sequence)
+        return request is not None and request.command == Command.SET_STATUS and request.value == 0
 
     def _command(self) -> bool:
         request = self._page.request(self.saved.sequence)

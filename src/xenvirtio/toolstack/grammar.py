@@ -183,6 +183,9 @@ def _characters(source: Source, start: int, end: int) -> Iterator[tuple[str, int
         place += 2
 
 
+_FORM = "a setting is name = value, where value is a number, a string in quotes or a list; see xl.cfg(5)"
+
+
 def _explain(source: Source, error: UnexpectedInput) -> NoReturn:
     offset = error.pos_in_stream or 0
     if isinstance(error, UnexpectedCharacters):
@@ -194,15 +197,15 @@ def _explain(source: Source, error: UnexpectedInput) -> NoReturn:
         _refuse_open_list(source)
         offset, words = len(source.text.rstrip()), "the end of the text"
     if "OPERATOR" in expected:
-        source.fail(offset, f"'=' or '+=' expected, not {words}")
+        source.fail(offset, f"'=' or '+=' expected, not {words}", _FORM)
     if "STRING" in expected:
-        hint = "strings stand in quotes" if found.type == "NAME" else None
+        hint = "strings stand in quotes" if found.type == "NAME" else _FORM
         source.fail(offset, f"a value expected, not {words}", hint)
     if "RSQB" in expected:
         hint = "entries of a list are separated by commas, and ']' closes it"
         source.fail(offset, f"',' or ']' expected, not {words}", hint)
     if "NAME" in expected:
-        source.fail(offset, f"the name of a setting expected, not {words}")
+        source.fail(offset, f"the name of a setting expected, not {words}", _FORM)
     hint = "a second setting on a line stands after ';'"
     source.fail(offset, f"the line's end expected after the value, not {words}", hint)
 
@@ -210,7 +213,7 @@ def _explain(source: Source, error: UnexpectedInput) -> NoReturn:
 def _explain_character(source: Source, offset: int) -> NoReturn:
     char = source.text[offset]
     if char in "'\"":
-        source.fail(offset, "this string has no closing quote on its line")
+        source.fail(offset, "this string has no closing quote on its line", f"close it with {char}")
     if char == "\r":
         source.fail(offset, "the file has DOS line ends, which xl refuses", f"dos2unix {source.name}")
     if char.isascii() and char.isupper():

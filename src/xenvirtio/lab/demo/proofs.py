@@ -20,7 +20,7 @@ DISK_BYTES = 64 * MIB
 #: data sent each way by TCP
 TCP_BYTES = 8 * MIB
 #: seconds of each fio job
-FIO_SECONDS = 2
+FIO_SECONDS = 1
 _MD5 = re.compile(r"\b([0-9a-f]{32})\b")
 _PINGED = re.compile(r"(\d+) packets transmitted, (\d+) packets received")
 _ROUND_TRIP = re.compile(r"= [\d.]+/([\d.]+)/")

@@ -104,9 +104,9 @@ def guests(lab: Lab, backend: Backend) -> Iterator[GuestMaker]:
     assert traces_after(lab, before) == before
 
 
-@pytest.fixture(scope="module", params=[MemoryAccess.GRANT, MemoryAccess.FOREIGN])
+@pytest.fixture(scope="session", params=[MemoryAccess.GRANT, MemoryAccess.FOREIGN])
 def guest(request: pytest.FixtureRequest, lab: Lab, backend: Backend) -> Iterator[Guest]:
-    """A guest in each memory-access mode for the tests of a module: vda (512 MiB), the tools disk, eth0."""
+    """A guest in each mode, for all tests that leave it as it was: vda (512 MiB), the tools, eth0."""
     mode = request.param
     before = traces(lab)
     with ExitStack() as stack:

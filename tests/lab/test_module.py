@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.lab.lab_rig import DISK_APPEARS, MIB, device_of, md5_in_dom0
+import pytest
+
+from tests.lab.lab_rig import ADDRESS, DISK_APPEARS, MIB, device_of, md5_in_dom0
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xenvirtio.lab import Lab
     from xenvirtio.lab.guest import Backend, Guest
 
@@ -16,6 +20,14 @@ UNBIND = (
     "cd /sys/bus/xen/drivers/virtio_xenbus && for d in virtio-*; do echo $d >unbind; done; "
     "cd /; ! ls -d /sys/bus/xen/drivers/virtio_xenbus/virtio-* 2>/dev/null"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _as_it_was(guest: Guest) -> Iterator[None]:
+    """Other tests use this guest: its tools and its address come back."""
+    yield
+    guest.mount_tools()
+    guest.run(f"ip address add {ADDRESS} dev eth0 2>/dev/null; ip link set eth0 up")
 
 
 def test_unloaded_and_loaded_again_the_devices_work(guest: Guest, backend: Backend, lab: Lab) -> None:

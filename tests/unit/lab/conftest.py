@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _SERVER = """
-import os, select, socket, sys
+import os, select, signal, socket, sys
 from xenvirtio.lab.dom0.agent import Port
 from xenvirtio.lab.dom0.loop import Loop
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # as init starts it, whatever this process inherited
 loop = Loop()
 ports = []
 def serve(listener):

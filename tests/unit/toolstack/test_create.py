@@ -16,6 +16,7 @@ from xenvirtio.toolstack import connect, create
 from xenvirtio.toolstack.create import StartOptions, destroy, start
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 QUICK = StartOptions(limit=0.3)
@@ -274,6 +275,15 @@ def test_a_guest_that_ends_while_it_boots_is_not_waited_for(
     assert world.nothing_left()
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's usual answer to SIGINT, also where that is ignored, as in `make test &`."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_an_interrupt_while_xl_builds_lets_xl_end_and_then_undoes_it(world: World) -> None:
     (world.folder / "slow").write_text("1.0")
 

@@ -30,6 +30,7 @@ import json
 import os
 import select
 import sys
+import termios
 import time
 import tty
 
@@ -72,7 +73,7 @@ class Console:
         except BlockingIOError:
             os.close(self._fd)
             raise ConsoleGone("the guest's console is in use by another command") from None
-        tty.setraw(self._fd)
+        tty.setraw(self._fd, termios.TCSANOW)  # what the guest has said already stays
         self._on_text = on_text
         self._rest = b""
         # IDs are of this process, so that answers to one that was killed are not taken for ours.

@@ -123,13 +123,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     They share our process group, so that Ctrl-C on a terminal reaches them all.
     """
     family = [str(pid) for pid in (process.pid, *_descendants(process.pid))]
-    kill = [
-        "sh",
-        "-c",
-        'kill -KILL "$@"',
-        "sh",
-        *family,
-    ]  # the shell's own: a minimal Debian has no /bin/kill
+    # the shell's own: a minimal Debian has no /bin/kill
+    kill = ["sh", "-c", 'kill -KILL "$@"', "sh", *family]
     subprocess.run(as_root(kill), stderr=subprocess.DEVNULL, check=False, timeout=10)
     process.wait(10)
 

@@ -28,7 +28,6 @@ PACKAGES = {
     "zstd": "zstd",
     "chroot": "coreutils",
     "mount": "mount",
-    "unshare": "util-linux",
     "sudo": "sudo",
 }
 #: where users' shells do not look

@@ -155,3 +155,16 @@ def test_a_grant_guest_gets_no_software_iommu() -> None:
     text = GuestConfig("one").text()
     assert "iommu" not in text
     assert not any(line.startswith(("disk", "vif")) for line in text.splitlines())
+
+
+@pytest.mark.parametrize(("kind", "kernel"), [("pv", "vmlinux"), ("pvh", "vmlinux"), ("hvm", "vmlinuz")])
+def test_every_type_starts_from_the_kernel_that_its_loader_takes(kind: str, kernel: str) -> None:
+    text = GuestConfig("one", type=kind).text()
+    assert f'type = "{kind}"\n' in text
+    assert f'kernel = "/opt/xenvirtio/guest/{kernel}"\n' in text
+    assert ('vga = "none"\n' in text) == (kind == "hvm")
+
+
+@pytest.mark.parametrize("kind", ["pvh", "hvm"])
+def test_only_pv_guests_need_machine_addresses_for_foreign_access(kind: str) -> None:
+    assert "iommu" not in GuestConfig("one", type=kind, memory_access="foreign").text()

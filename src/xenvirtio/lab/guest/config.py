@@ -13,11 +13,17 @@ if TYPE_CHECKING:
 #: where dom0 has what artifacts.build() made
 FOLDER = "/opt/xenvirtio/guest"
 #: Faster boots under emulation: no mitigations to patch in, no checks of page permissions, nothing that waits
-#: for a clock that emulation bends. Foreign access adds `iommu=soft` (machine addresses by swiotlb-xen).
+#: for a clock that emulation bends. A PV guest with foreign access adds `iommu=soft`: machine addresses, by
+#: swiotlb-xen.
 KERNEL_OPTIONS = (
     "console=hvc0 quiet mitigations=off rodata=off nowatchdog lsm= random.trust_cpu=on "
     "clocksource=xen tsc=unstable"
 )
+
+#: the kernel's file below FOLDER: Xen's own builder takes the unpacked one; QEMU's loader, for HVM, a bzImage
+KERNELS = {"pv": "vmlinux", "pvh": "vmlinux", "hvm": "vmlinuz"}
+#: an HVM guest without what costs time under emulation: each access to an emulated device is an exit to QEMU
+HVM_SETTINGS = {"vga": '"none"', "vnc": "0", "usb": "0"}
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class GuestConfig:
     """What a lab guest is to be; memory in MiB."""
 
     name: str
+    type: str = "pv"  # pv, pvh or hvm; an HVM guest has one processor: emulated SVM loses others more often
     disks: tuple[Disk, ...] = ()
     nics: tuple[Nic, ...] = ()
     address: str | None = None  # of eth0: "10.77.0.2/24"
@@ -71,8 +78,8 @@ class GuestConfig:
         """The guest.cfg."""
         lines = {
             "name": _quoted(self.name),
-            "type": _quoted("pv"),
-            "kernel": _quoted(f"{FOLDER}/vmlinux"),
+            "type": _quoted(self.type),
+            "kernel": _quoted(f"{FOLDER}/{KERNELS[self.type]}"),
             "ramdisk": _quoted(f"{FOLDER}/initramfs"),
             "memory": str(self.memory),
             "vcpus": str(self.vcpus),
@@ -83,11 +90,14 @@ class GuestConfig:
             lines["disk"] = _listed([disk.entry() for disk in self.disks])
         if self.nics:
             lines["vif"] = _listed([nic.entry() for nic in self.nics])
+        if self.type == "hvm":
+            lines |= HVM_SETTINGS
         return "".join(f"{key} = {value}\n" for key, value in {**lines, **self.settings}.items())
 
     def _command_line(self) -> str:
         words = [KERNEL_OPTIONS]
-        words += ["iommu=soft"] if self.memory_access == MemoryAccess.FOREIGN else []
+        if self.type == "pv" and self.memory_access == MemoryAccess.FOREIGN:
+            words.append("iommu=soft")
         words += [f"xenvirtio.address={self.address}"] if self.address else []
         words += [] if self.modules else ["xenvirtio.modules=0"]
         words += [self.kernel_options] if self.kernel_options else []

@@ -53,6 +53,9 @@ def packages(release: Release) -> list[str]:
         f"xen-hypervisor-{release.xen}-amd64",
         f"xen-utils-{release.xen}",
         "xenstore-utils",
+        # HVM guests' device model, with its SeaBIOS; image formats
+        "qemu-system-xen",
+        "qemu-utils",
         "linux-image-amd64",
         "linux-headers-amd64",
         # builds xenvirtio and the guest module in the tree
@@ -64,6 +67,7 @@ def packages(release: Release) -> list[str]:
         "python3-venv",
         # dom0 and guests
         "busybox-static",
+        "dnsmasq-base",
         "e2fsprogs",
         "ethtool",
         "fio",
@@ -71,6 +75,7 @@ def packages(release: Release) -> list[str]:
         "iproute2",
         "iputils-ping",
         "kmod",
+        "openssh-client",
         "procps",
         "xz-utils",
         "zstd",

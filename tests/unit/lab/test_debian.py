@@ -110,6 +110,11 @@ def test_each_release_brings_its_own_xen(release: debian.Release) -> None:
     assert f"xen-hypervisor-{release.xen}-amd64" in debian.packages(release)
 
 
+@pytest.mark.parametrize("release", RELEASES.values(), ids=RELEASES)
+def test_each_release_brings_the_device_model_of_hvm_guests(release: debian.Release) -> None:
+    assert "qemu-system-xen" in debian.packages(release)
+
+
 def test_keys_tell_releases_apart_and_are_stable() -> None:
     trixie, bookworm = RELEASES["trixie"], RELEASES["bookworm"]
     assert image_key(trixie) == image_key(trixie)

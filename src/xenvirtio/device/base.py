@@ -52,6 +52,13 @@ class Device(Protocol):
     def write_config(self, offset: int, data: bytes) -> bool:
         """Take what the driver wrote at `offset` bytes; False if nothing there may be written."""
 
+    def update(self, settings: Mapping[str, str]) -> None:
+        """Take the settings of B/host as they are now, while it serves. Of those that it was made from only
+        some can change (a disk's size, a NIC's link); the others are ignored.
+
+        Calls `config_changed` if the driver has something to see. Raises UsageError if they cannot be
+        taken, and has changed nothing then."""
+
     def activate(self, features: int, queues: Sequence[SplitQueue | None], notify: Notify) -> None:
         """Start to serve: DRIVER_OK came. `features` are the negotiated ones, `queues` in the order of
         their indexes; None stands for one that the driver did not enable."""

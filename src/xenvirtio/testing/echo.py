@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from xenvirtio.errors import UsageError
 from xenvirtio.queue.batch import Batch
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ ECHO = 0x3E
 class EchoDevice:
     """A `device.base.Device`: each chain's readable bytes come back in its writable part.
 
-    Its configuration space is eight bytes, which the driver may write.
+    Its configuration space is eight bytes, which the driver may write, and the setting `space` replaces.
     """
 
     device_id = ECHO
@@ -42,6 +43,12 @@ class EchoDevice:
     def write_config(self, offset: int, data: bytes) -> bool:
         self.space[offset : offset + len(data)] = data
         return True
+
+    def update(self, settings: Mapping[str, str]) -> None:
+        if "refuse" in settings:
+            raise UsageError(settings["refuse"])
+        self.space[:] = settings.get("space", "config!!").encode().ljust(8)[:8]
+        self.config_changed()
 
     def activate(self, features: int, queues: Sequence[SplitQueue | None], notify: Notify) -> None:  # noqa: ARG002
         self._queues, self._notify, self.active = queues, notify, True

@@ -29,9 +29,13 @@ class SocketLink:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 << 20)
         self.fd = self.ours.fileno()
         self.offloads: list[int] = []
+        self.carrier = True
 
     def set_offloads(self, guest_features: int) -> None:
         self.offloads.append(guest_features)
+
+    def set_carrier(self, up: bool) -> None:
+        self.carrier = up
 
     def close(self) -> None:
         self.ours.close()

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import UsageError
-from xenvirtio.spec.block import ID_SIZE
+from xenvirtio.spec.block import ID_SIZE, SECTOR_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+#: digits of a size: files end before 2^63
+SIZE_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class BlockConfig:
     """hand discards to the backing where it can do them"""
     serial: str = ""
     """answer to get-id: at most 20 ASCII characters"""
+    size: int | None = None
+    """bytes: the disk ends there, though the image may go on; None: where the image ends"""
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, str], name: str) -> BlockConfig:
@@ -42,4 +47,17 @@ class BlockConfig:
                 f"disk {name}: serial {serial!r} is not {ID_SIZE} printable ASCII characters or fewer",
                 "shorten it",
             )
-        return cls(path, mode == "r", discard == "1", serial)
+        return cls(path, mode == "r", discard == "1", serial, size_setting(settings, name))
+
+
+def size_setting(settings: Mapping[str, str], name: str) -> int | None:
+    """The size that B/host gives the disk called `name`, in bytes. Raises UsageError."""
+    text = settings.get("size")
+    if text is None:
+        return None
+    size = int(text) if text.isascii() and text.isdigit() and len(text) <= SIZE_DIGITS else 0
+    if size == 0 or size % SECTOR_SIZE:
+        raise UsageError(
+            f"disk {name}: size is {text!r}", f"use a number of bytes: a multiple of {SECTOR_SIZE} above zero"
+        )
+    return size

@@ -41,7 +41,7 @@ class Geometry:
 
 
 class Image:
-    """An open image. `size` is in bytes; `fd` is what the engine reads and writes."""
+    """An open image. `size` is the disk's, in bytes; `fd` is what the engine reads and writes."""
 
     def __init__(self, config: BlockConfig) -> None:
         """Open, lock and measure. Raises UsageError."""
@@ -57,16 +57,36 @@ class Image:
                     "give a raw image file or a block device as the disk's path",
                 )
             self.is_device = stat.S_ISBLK(mode)
-            self.size = os.lseek(self.fd, 0, os.SEEK_END)
-            if self.size == 0 or self.size % SECTOR_SIZE:
-                raise UsageError(
-                    f"{self.path}: its size is {self.size} bytes, not a multiple of {SECTOR_SIZE} above zero",
-                    f"truncate -s {max(1, -(-self.size // SECTOR_SIZE)) * SECTOR_SIZE} {self.path}",
-                )
+            end = self._end()
+            self.size = end if config.size is None else min(config.size, end)
             lock_image(self.fd, self.path, self.read_only)
             self.geometry = self._measure_device() if self.is_device else self._measure_file()
             self.can_discard = config.discard and not self.read_only and self._probe_discard()
             self._stack = stack.pop_all()
+
+    def _end(self) -> int:
+        """Where the image ends now, in bytes. Raises UsageError if no disk can end there."""
+        end = os.lseek(self.fd, 0, os.SEEK_END)
+        if end == 0 or end % SECTOR_SIZE:
+            raise UsageError(
+                f"{self.path}: its size is {end} bytes, not a multiple of {SECTOR_SIZE} above zero",
+                f"truncate -s {max(1, -(-end // SECTOR_SIZE)) * SECTOR_SIZE} {self.path}",
+            )
+        return end
+
+    def resize(self, size: int | None) -> bool:
+        """Make the disk end at `size` bytes, or where the image ends; whether that changed anything.
+
+        Raises UsageError if the image ends before."""
+        end = self._end()
+        size = end if size is None else size
+        if size > end:
+            raise UsageError(
+                f"{self.path}: it ends at {end} bytes, the disk was to end at {size}",
+                f"truncate -s {size} {self.path}",
+            )
+        changed, self.size = self.size != size, size
+        return changed
 
     def _measure_file(self) -> Geometry:
         block = max(SECTOR_SIZE, os.fstat(self.fd).st_blksize)
@@ -100,7 +120,7 @@ class Image:
             return self._queue_limit("discard_max_bytes") > 0
         length = self.geometry.discard_granularity
         flags = syscalls.PUNCH_HOLE | syscalls.KEEP_SIZE
-        return syscalls.fallocate(self.fd, flags, self.size, length) == 0
+        return syscalls.fallocate(self.fd, flags, self._end(), length) == 0
 
     def close(self) -> None:
         """Close the image, which unlocks it. May be called twice."""

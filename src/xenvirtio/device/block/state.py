@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from xenvirtio.device.base import Notify, Wakeups, ignore_change, serve
 from xenvirtio.device.block import space
+from xenvirtio.device.block.config import size_setting
 from xenvirtio.device.block.engine import Engine
 from xenvirtio.device.block.image import Image
 from xenvirtio.device.block.requests import Requests
@@ -76,6 +77,19 @@ class BlockDevice:
         self._engine.writeback = writeback
         return True
 
+    def update(self, settings: Mapping[str, str]) -> None:
+        """The size can change. Nothing is under way now; what comes is checked against the new end."""
+        if not self._image.resize(size_setting(settings, self._image.path)):
+            return
+        if isinstance(self._state, Active):
+            requests = self._requests(self._state.batch, self._negotiated)
+            self._state = replace(self._state, requests=requests)
+        self.config_changed()
+
+    def _requests(self, batch: Batch, features: int) -> Requests:
+        sectors = self._image.size // spec.SECTOR_SIZE
+        return Requests(batch.chains, batch.iovecs, sectors, features)
+
     def activate(self, features: int, queues: Sequence[SplitQueue | None], notify: Notify) -> None:
         self.deactivate()
         self._negotiated = features
@@ -87,9 +101,7 @@ class BlockDevice:
         if queue is None:
             return
         batch = Batch(queue.size)
-        sectors = self._image.size // spec.SECTOR_SIZE
-        requests = Requests(batch.chains, batch.iovecs, sectors, features)
-        self._state = Active(queue, batch, requests, notify)
+        self._state = Active(queue, batch, self._requests(batch, features), notify)
         self._wakeups.again()
 
     def deactivate(self) -> None:

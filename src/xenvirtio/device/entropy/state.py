@@ -36,6 +36,9 @@ class EntropyDevice:
     def write_config(self, offset: int, data: bytes) -> bool:  # noqa: ARG002
         return False
 
+    def update(self, settings: Mapping[str, str]) -> None:
+        """It has none."""
+
     def activate(self, features: int, queues: Sequence[SplitQueue | None], notify: Notify) -> None:  # noqa: ARG002
         queue = queues[0]
         self._active = None if queue is None else (queue, Batch(queue.size), notify)

@@ -28,6 +28,8 @@ class NetConfig:
     """name of the tap that is made"""
     mtu: int = 0
     """bytes, without the Ethernet header; 0: the bridge's"""
+    link_up: bool = True
+    """whether the cable is plugged in"""
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, str], name: str, vifname: str) -> NetConfig:
@@ -56,7 +58,15 @@ class NetConfig:
             raise UsageError(
                 f"NIC {name}: mtu is {mtu_text!r}", f"use a number between {MTU_MIN} and {MTU_MAX}"
             )
-        return cls(mac, bridge, vifname, mtu)
+        return cls(mac, bridge, vifname, mtu, link_setting(settings, name))
+
+
+def link_setting(settings: Mapping[str, str], name: str) -> bool:
+    """Whether B/host has the link of the NIC called `name` up. Raises UsageError."""
+    link = settings.get("link", "up")
+    if link not in ("up", "down"):
+        raise UsageError(f"NIC {name}: link is {link!r}", "use up or down")
+    return link == "up"
 
 
 def check_interface_name(interface: str, what: str) -> None:

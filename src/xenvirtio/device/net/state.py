@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from xenvirtio.device.base import Notify, Wakeups, ignore_change, serve
 from xenvirtio.device.net import space
+from xenvirtio.device.net.config import link_setting
 from xenvirtio.device.net.control import Control
 from xenvirtio.device.net.engine import End, Engine
 from xenvirtio.device.net.requests import Offloads, ReceiveFilter
@@ -33,6 +34,8 @@ class Link(Protocol):
     mtu: int
 
     def set_offloads(self, guest_features: int) -> None: ...
+
+    def set_carrier(self, up: bool) -> None: ...
 
     def close(self) -> None: ...
 
@@ -78,10 +81,13 @@ class NetDevice:
         self.config_changed: Callable[[], None] = ignore_change
         self._config = config
         self._mac = config.mac
-        self._link_up = True
+        self._plugged = config.link_up
+        self._gone = False
         with contextlib.ExitStack() as stack:
             self._link: Link = Tap(config) if link is None else link
             stack.callback(self._link.close)
+            if not self._plugged:
+                self._link.set_carrier(False)
             self._wakeups = stack.enter_context(contextlib.closing(Wakeups()))
             self._stack = stack.pop_all()
         self._engine = Engine(self._link.fd)
@@ -89,6 +95,10 @@ class NetDevice:
         self._refused = 0
         self._ignored_kicks = 0
         self._state: Inactive | Active = Inactive()
+
+    @property
+    def _link_up(self) -> bool:
+        return self._plugged and not self._gone
 
     @property
     def counters(self) -> Mapping[str, int]:
@@ -105,6 +115,18 @@ class NetDevice:
     def write_config(self, offset: int, data: bytes) -> bool:  # noqa: ARG002
         """Nothing in it can be written (§5.1.4); the address is set by the control queue."""
         return False
+
+    def update(self, settings: Mapping[str, str]) -> None:
+        """The link can go up and down (§5.1.4.2): nothing is sent or received while it is down."""
+        plugged = link_setting(settings, self._config.vifname)
+        if plugged == self._plugged:
+            return
+        self._link.set_carrier(plugged)
+        self._plugged = plugged
+        if plugged:
+            self._engine.drain()  # what came in between
+        self.config_changed()
+        self._wakeups.again()
 
     def activate(self, features: int, queues: Sequence[SplitQueue | None], notify: Notify) -> None:
         self.deactivate()
@@ -173,7 +195,7 @@ class NetDevice:
             active.notify(spec.QUEUE_RX)
         if self._engine.end == End.GONE:
             self._wakeups.watch(self._link.fd, False)
-            self._link_up = False
+            self._gone = True
             self.config_changed()
         else:
             self._wakeups.watch(self._link.fd, self._engine.end != End.STARVED)

@@ -109,6 +109,16 @@ class Tap:
             if error.errno != errno.EBADFD:
                 raise
 
+    def set_carrier(self, up: bool) -> None:
+        """Plug the cable in, as the host and its bridge see it, or pull it.
+
+        Does nothing where the tap was removed from outside, and on kernels before 5.0."""
+        try:
+            ioctl(self.fd, spec.TUNSETCARRIER, struct.pack("@i", up))
+        except OSError as error:
+            if error.errno not in (errno.EBADFD, errno.EINVAL):
+                raise
+
     def close(self) -> None:
         """Remove the tap. May be called twice."""
         self._stack.close()

@@ -39,6 +39,11 @@ NEWLINE: "\n"
 %ignore /#[^\n]*/
 """
 
+#: lists within lists; xl's own settings have two
+DEPTH_MAX = 32
+#: characters of a line that an error shows
+EXCERPT_MAX = 160
+
 ESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
@@ -54,8 +59,9 @@ class Source:
         starts = [0, *(i + 1 for i, c in enumerate(self.text) if c == "\n")]
         line = bisect_right(starts, offset)
         start = starts[line - 1]
-        content = self.text[start:].split("\n", 1)[0]
-        indent = "".join(c if c == "\t" else " " for c in content[: offset - start])
+        cut = max(start, offset - EXCERPT_MAX // 2)
+        content = self.text[cut : cut + EXCERPT_MAX].split("\n", 1)[0]
+        indent = "".join(c if c == "\t" else " " for c in content[: offset - cut])
         raise ConfigError(
             message,
             file=self.name,
@@ -140,9 +146,11 @@ def _setting(source: Source, node: Tree[Token]) -> Setting:
     return Setting(source, start, end, str(name), str(operator), _value(source, value))
 
 
-def _value(source: Source, node: Token | Tree[Token]) -> Value:
+def _value(source: Source, node: Token | Tree[Token], depth: int = 1) -> Value:
     if isinstance(node, Tree):
-        items = tuple(_value(source, item) for item in node.children if _is_value(item))
+        if depth > DEPTH_MAX:
+            source.fail(node.meta.start_pos, f"lists are nested more than {DEPTH_MAX} deep")
+        items = tuple(_value(source, item, depth + 1) for item in node.children if _is_value(item))
         return Sequence(source, node.meta.start_pos, node.meta.end_pos, items)
     start, end = node.start_pos, node.end_pos
     assert start is not None
@@ -163,6 +171,8 @@ def _characters(source: Source, start: int, end: int) -> Iterator[tuple[str, int
     place = start
     while place < end:
         char = source.text[place]
+        if char == "\0":
+            source.fail(place, "a string cannot hold a NUL character", "take it out")
         if char != "\\":
             yield char, place
             place += 1
@@ -216,6 +226,16 @@ def _explain_character(source: Source, offset: int) -> NoReturn:
         source.fail(offset, "this string has no closing quote on its line", f"close it with {char}")
     if char == "\r":
         source.fail(offset, "the file has DOS line ends, which xl refuses", f"dos2unix {source.name}")
+    if char == "\ufeff":
+        source.fail(
+            offset,
+            "the file has a byte order mark, which xl refuses",
+            f"sed -i 's/^\\xEF\\xBB\\xBF//' {source.name}",
+        )
+    if char == "\0" or "\udc80" <= char <= "\udcff":
+        source.fail(
+            offset, "this is no text in UTF-8", f"file {source.name}; iconv makes UTF-8 of other texts"
+        )
     if char.isascii() and char.isupper():
         hint = "names and hexadecimal digits are in lower case; strings stand in quotes"
     elif char in "+-.():":

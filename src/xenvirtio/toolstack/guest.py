@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 #: event → its default action (xl.cfg(5))
 LIFECYCLE = {"poweroff": "destroy", "reboot": "restart", "crash": "destroy", "watchdog": "destroy"}
+#: longest name of a guest, bytes: its log is a file of that name
+NAME_BYTES = 200
 ACTIONS = ("destroy", "restart", "preserve", "coredump-destroy", "coredump-restart")
 
 
@@ -70,6 +72,9 @@ def guest_from(config: GuestConfig) -> Guest:
     name = config.string("name")
     if not name:
         config.fail("name", "the guest has no name", 'add name = "…"')
+    if not name.isprintable() or len(name.encode()) > NAME_BYTES:
+        hint = f"printable characters, at most {NAME_BYTES} bytes: xl list prints it as it is"
+        config.fail("name", "this cannot be the name of a guest", hint)
     kind = _type(config)
     access = _memory_access(config)
     disks, xl_disks = _disks(config)

@@ -74,6 +74,11 @@ def test_what_xl_accepts_parses_to_what_it_says(text: str, expected: list[object
         ("a = 'x\\x41'", 1, 7, "numeric escapes"),
         ("a = '\\101'", 1, 6, "numeric escapes"),
         ("a = 1\r\n", 1, 6, "DOS line ends"),
+        ("\ufeffa = 1", 1, 1, "byte order mark"),
+        ("a = 1\n\udcff", 2, 1, "no text in UTF-8"),
+        ("a = 1\n\0", 2, 1, "no text in UTF-8"),
+        ("a = 'x\0'", 1, 7, "NUL character"),
+        (f"a = {'[' * 40}{']' * 40}", 1, 37, "nested more than 32 deep"),
         ("\ta = b", 1, 6, "a value expected"),
     ],
 )
@@ -90,6 +95,16 @@ def test_what_xl_refuses_is_refused_with_line_column_and_caret(
     assert excerpt == "    " + text.split("\n")[line - 1]
     assert caret.endswith("^")
     assert len(caret) == 4 + column
+
+
+def test_an_error_in_an_endless_line_shows_what_is_around_it() -> None:
+    with pytest.raises(ConfigError) as caught:
+        settings("a = '" + "x" * 100_000 + "' oops" + "y" * 100_000)
+    error = caught.value
+    _, excerpt, caret = error.message.split("\n")
+    assert error.column == 100_008
+    assert len(excerpt) < 200
+    assert excerpt[len(caret) - 1 :].startswith("oops")
 
 
 def test_the_caret_stands_below_its_place_after_tabs() -> None:

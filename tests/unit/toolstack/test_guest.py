@@ -121,6 +121,9 @@ def test_xl_gets_the_same_values_of_everything_that_is_not_ours(
     [
         ("memory=1", None, "guest.cfg: the guest has no name"),
         ("name=''", (1, 6), "the guest has no name"),
+        ("name='a\\nb'", (1, 6), "cannot be the name of a guest"),
+        ("name='\udcff'", (1, 6), "cannot be the name of a guest"),
+        (f"name='{'n' * 201}'", (1, 6), "cannot be the name of a guest"),
         ("name='g'\ntype='vax'", (2, 6), "unknown guest type 'vax'"),
         ("name='g'\nbuilder='vax'", (2, 9), "builder is hvm or generic"),
         ("name='g'\nuuid='7'", (2, 6), "'7' is no UUID"),

@@ -6,6 +6,7 @@ from xenvirtio.memory.segments cimport Segments
 
 cdef class MemoryCounters:
     cdef public uint64_t grants_copied, bytes_copied, frames_mapped, frames_unmapped, hypercalls
+    cdef public uint64_t cache_hits, cache_misses, cache_evictions, invalidations
 
 cdef class GuestMemory:
     cdef readonly MemoryCounters counters

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 import cython
 
 from xenvirtio.memory import faults
+from xenvirtio.memory.local import PAGE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,12 +43,13 @@ class Mapping:
 
 
 class MemoryCounters:
-    """What it took: grant copies, their bytes, pages mapped and unmapped, calls of Xen."""
+    """What it took: grant copies, their bytes, pages mapped and unmapped, calls of Xen; and of a map cache:
+    pages found in it or not, buckets that made room for others, and how often all of it was dropped."""
 
     def __init__(self) -> None:
-        self.grants_copied = self.bytes_copied = self.frames_mapped = self.frames_unmapped = (
-            self.hypercalls
-        ) = 0
+        self.grants_copied = self.bytes_copied = self.hypercalls = 0
+        self.frames_mapped = self.frames_unmapped = 0
+        self.cache_hits = self.cache_misses = self.cache_evictions = self.invalidations = 0
 
     def as_dict(self) -> dict[str, int]:
         return {
@@ -56,6 +58,11 @@ class MemoryCounters:
             "frames_mapped": self.frames_mapped,
             "frames_unmapped": self.frames_unmapped,
             "hypercalls": self.hypercalls,
+            "mapped_bytes": (self.frames_mapped - self.frames_unmapped) * PAGE_SIZE,
+            "cache_hits": self.cache_hits,
+            "cache_misses": self.cache_misses,
+            "cache_evictions": self.cache_evictions,
+            "invalidations": self.invalidations,
         }
 
 

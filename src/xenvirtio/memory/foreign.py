@@ -7,15 +7,15 @@ meaning below us (ballooning), and in a PV guest it must not: Xen counts our wri
 frame as data, so the guest dies of making a page table of it. What the device only reads is mapped read-only,
 which is no such use; a chain has two mappings at most.
 
-A guest whose invalidations reach us (`invalidate`) can have its frames `cached`, in aligned buckets, least
-recently used ones going first. Neighbours in a bucket may not be the guest's: each page has its own error, a
-page with one is a hole, and a hole is tried again when it is asked for. What lies apart for us becomes
-several iovecs.
+A guest whose invalidations reach us (`invalidate`) can have its frames cached; foreign_cache.py says why,
+and why no other. A chain for which the cache has no room is served as without one.
+
+A page that cannot be mapped has an error of its own and is a hole: a fault of the chains that name it, and
+of no others. What lies apart for us becomes several iovecs.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -24,10 +24,11 @@ import cython
 from xenvirtio.errors import MemoryViolation, XenError
 from xenvirtio.memory import faults
 from xenvirtio.memory.base import GuestMemory, Mapping
+from xenvirtio.memory.foreign_cache import BUCKET_PAGES, NO_ROOM, FrameCache, FrameMaps, Frames
 from xenvirtio.memory.local import PAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from xenvirtio.memory.interfaces import ForeignMapper
     from xenvirtio.memory.segments import Segments
@@ -40,16 +41,8 @@ COMPILED = cython.compiled
 FAULT_MEMORY = faults.MEMORY
 FAULT_SIZE = faults.SIZE
 
-
-class _Frames:
-    """Frames mapped together, and how many chains use them."""
-
-    def __init__(self) -> None:
-        self.pages: dict[int, int] = {}  # frame → local address, holes are not in it
-        self.mapped: list[tuple[int, int]] = []  # what to unmap: address, pages
-        self.users = 0
-        self.kept = True  # in the cache
-        self.own_pages = 0  # asked for by the one chain that has them
+#: pages mapped for chains at a time, beside cache and rings: 256 MiB
+CHAIN_PAGES_MAX = 65536
 
 
 class ForeignMemory(GuestMemory):
@@ -59,38 +52,33 @@ class ForeignMemory(GuestMemory):
         self,
         mapper: ForeignMapper,
         domid: int,
-        cached: bool = False,
-        bucket_pages: int = 64,
-        buckets: int = 1024,
+        cache_bytes: int = 0,
+        bucket_pages: int = BUCKET_PAGES,
+        chain_pages: int = CHAIN_PAGES_MAX,
     ) -> None:
-        """At most `buckets` times `bucket_pages` are mapped beside the rings (by default 256 MiB), whether
-        cached or not. The mapper stays the caller's."""
+        """Caches at most `cache_bytes` (0: nothing), and maps at most `chain_pages` for chains, beside the
+        rings. The mapper stays the caller's. With a cache it is the caller who has `invalidate` called."""
         super().__init__()
-        self.mapper = mapper
-        self.domid = domid
-        self.cached = cached
-        self._bucket_pages = bucket_pages
-        self._buckets_max = buckets
-        self._buckets: OrderedDict[int, _Frames] = OrderedDict()
-        self._live: set[_Frames] = set()
-        self._own_pages = 0  # of chains, where nothing is cached
+        self._maps = FrameMaps(mapper, domid, self.counters)
+        self._cache = FrameCache(self._maps, cache_bytes, bucket_pages) if cache_bytes else None
+        self._chain_pages = chain_pages
 
     def map(self, address: int, length: int, writable: bool = True) -> Mapping:
         offset = address % PAGE_SIZE
         count = -(-(offset + length) // PAGE_SIZE)
-        if count == 0 or count > self._bucket_pages * self._buckets_max:
+        if count == 0 or count > self._chain_pages:
             raise MemoryViolation(f"{length} bytes at {address:#x} cannot be mapped")
         frames = range(address >> 12, (address >> 12) + count)
-        held = _Frames()
+        held = Frames()  # not one that goes at `close`
         try:
-            errors = self._map(held, frames, writable)
+            first, errors = self._maps.map(held, frames, writable)
         except XenError as error:
             raise MemoryViolation(f"frames from {address >> 12:#x} cannot be mapped: {error}") from error
         if any(errors):
-            bad = [frame for frame in frames if frame not in held.pages]
-            self._unmap(held)
-            raise MemoryViolation(f"frame {bad[0]:#x} cannot be mapped")
-        return Mapping(held.mapped[0][0] + offset, length, partial(self._unmap, held))
+            bad = next(frame for frame, error in zip(frames, errors, strict=True) if error)
+            self._maps.unmap(held)
+            raise MemoryViolation(f"frame {bad:#x} cannot be mapped")
+        return Mapping(first + offset, length, partial(self._maps.unmap, held))
 
     def begin(self, batch: Segments, first: int = 0) -> int:
         if batch.staging is None:
@@ -99,13 +87,12 @@ class ForeignMemory(GuestMemory):
         assert isinstance(users, list)
         if first == 0:  # chains that were dropped without being given back
             self._release_all(users, len(users))
-        limit = self._bucket_pages * self._buckets_max
         for i in range(first, batch.count):
             batch.iov_first[i] = batch.iov_used
-            held: list[_Frames] = []
-            if batch.fault[i] == 0 and not self._reach(batch, i, held, limit):
+            held: list[Frames] = []
+            if batch.fault[i] == 0 and not self._reach(batch, i, held):
                 batch.no_iovecs(i)
-                self._release(held)
+                self._maps.release(held)
                 held = []
                 if i > 0:
                     batch.truncate(i)
@@ -123,165 +110,119 @@ class ForeignMemory(GuestMemory):
         return 0
 
     def fetch(self, address: int, length: int, destination: int) -> bool:
-        held: list[_Frames] = []
+        held: list[Frames] = []
         try:
-            if -(-length // PAGE_SIZE) > self._bucket_pages * self._buckets_max:
+            frames = range(address >> 12, ((address + length - 1) >> 12) + 1)
+            if len(frames) > self._chain_pages:
                 return False
-            own = None
-            if not self.cached:
-                own = self._map_own(range(address >> 12, ((address + length - 1) >> 12) + 1), (), held)
-            pieces = list(self._pieces(address, length, held, own))
-            if min([base for base, _ in pieces], default=0) <= 0:
+            found = self._find_all(frames, held)
+            if found is None:
+                own = self._map_own(frames, (), held)
+                found = [own.pages.get(frame, 0) for frame in frames]
+            if 0 in found:
                 return False
-            for base, size in pieces:
-                copy(destination, base, size)
+            for local in found:
+                offset = address & 4095
+                size = min(length, PAGE_SIZE - offset)
+                copy(destination, local + offset, size)
+                address += size
+                length -= size
                 destination += size
             return True
         finally:
-            self._release(held)
+            self._maps.release(held)
 
     def invalidate(self) -> None:
-        """The guest's frames changed: drop every mapping, those in use when their chains are given back."""
-        for held in self._buckets.values():
-            held.kept = False
-            if held.users == 0:
-                self._unmap(held)
-        self._buckets.clear()
+        """The guest's frames changed: drop what is cached, what is in use when its chains are given back."""
+        self.counters.invalidations += 1
+        if self._cache is not None:
+            self._cache.invalidate()
 
     def close(self) -> None:
         """Unmap everything but Mappings, also what batches use: they are of no use then."""
-        self.invalidate()
-        for held in list(self._live):
-            self._unmap(held)
+        if self._cache is not None:
+            self._cache.invalidate()
+        self._maps.close()
 
-    def _reach(self, batch: Segments, i: int, held: list[_Frames], limit: int) -> bool:
+    def _find_all(self, frames: Sequence[int], held: list[Frames]) -> list[int] | None:
+        """Where frames are in the cache, 0 for holes; None if there is no cache, or not the room."""
+        if self._cache is None:
+            return None
+        found = []
+        for frame in frames:
+            local = self._cache.find(frame, held)
+            if local == NO_ROOM:
+                return None
+            found.append(local)
+        return found
+
+    def _reach(self, batch: Segments, i: int, held: list[Frames]) -> bool:
         """Iovecs for chain `i`; a hole is a fault. False if there is no room."""
         pages = _pages(batch, i)
-        if pages > limit:
+        if self._maps.own_pages + pages > self._chain_pages:
             return False
-        own = None
-        if not self.cached:
-            if self._own_pages + pages > limit:
-                return False
-            first = batch.seg_first[i]
-            written = _frames_of(batch, first + batch.seg_read[i], batch.seg_write[i])
-            read = _frames_of(batch, first, batch.seg_read[i]) - written
-            own = self._map_own(sorted(read), sorted(written), held)
+        if self._cache is not None:
+            filled = self._fill(batch, i, held, None)
+            if filled != NO_ROOM:
+                return filled > 0
+            batch.no_iovecs(i)
+            batch.fault[i] = 0
+            self._maps.release(held)
+            held.clear()
+        first = batch.seg_first[i]
+        written = _frames_of(batch, first + batch.seg_read[i], batch.seg_write[i])
+        read = _frames_of(batch, first, batch.seg_read[i]) - written
+        return self._fill(batch, i, held, self._map_own(sorted(read), sorted(written), held)) > 0
+
+    def _fill(self, batch: Segments, i: int, held: list[Frames], own: Frames | None) -> int:
+        """Iovecs from the chain's `own` frames, or from buckets, which are added to `held`.
+
+        1, or 0 if there are not enough iovecs, or NO_ROOM if every bucket is in use.
+        """
         s = batch.seg_first[i]
         for k in range(batch.seg_read[i] + batch.seg_write[i]):
             write = k >= batch.seg_read[i]
-            for base, size in self._pieces(batch.seg_address[s + k], batch.seg_length[s + k], held, own):
-                if base < 0 or not batch.add_iovec(i, write, base, size):
-                    return False
-                if base == 0:
+            address = batch.seg_address[s + k]
+            length = batch.seg_length[s + k]
+            while length > 0:
+                offset = address & 4095
+                size = PAGE_SIZE - offset
+                if size > length:
+                    size = length
+                frame = address >> 12
+                local = 0
+                if own is not None:
+                    local = own.pages.get(frame, 0)
+                elif self._cache is not None:
+                    local = self._cache.find(frame, held)
+                if local == NO_ROOM:
+                    return NO_ROOM
+                if local == 0:
                     batch.fault[i] = FAULT_MEMORY
-        return True
+                else:
+                    local += offset
+                if not batch.add_iovec(i, write, local, size):
+                    return 0
+                address += size
+                length -= size
+        return 1
 
-    def _pieces(
-        self, address: int, length: int, held: list[_Frames], own: _Frames | None
-    ) -> Iterator[tuple[int, int]]:
-        """Where the pages of a segment lie for us: (local address, bytes); address 0 in a hole, -1 if every
-        bucket is in use. Frames not among the chain's `own` are in buckets, which are added to `held`."""
-        while length > 0:
-            frame = address >> 12
-            offset = address & 4095
-            size = min(length, PAGE_SIZE - offset)
-            bucket = own if own is not None else self._bucket(frame, held)
-            if bucket is None:
-                yield -1, size
-                return
-            local = bucket.pages.get(frame, 0)
-            yield (local + offset if local else 0), size
-            address += size
-            length -= size
-
-    def _bucket(self, frame: int, held: list[_Frames]) -> _Frames | None:
-        """The bucket of `frame`, in use by the chain that holds `held`; None if there is no room for it."""
-        number = frame // self._bucket_pages
-        bucket = self._buckets.get(number)
-        if bucket is None:
-            if len(self._buckets) >= self._buckets_max and not self._evict():
-                return None
-            start = number * self._bucket_pages
-            bucket = self._buckets[number] = self._hold()
-            self._try(bucket, range(start, start + self._bucket_pages), True)
-        else:
-            self._buckets.move_to_end(number)
-            if frame not in bucket.pages:
-                self._try(bucket, [frame], True)
-        if bucket not in held:
-            bucket.users += 1
-            held.append(bucket)
-        return bucket
-
-    def _evict(self) -> bool:
-        for number, bucket in self._buckets.items():
-            if bucket.users == 0:
-                del self._buckets[number]
-                self._unmap(bucket)
-                return True
-        return False
-
-    def _map_own(self, read: Sequence[int], written: Sequence[int], held: list[_Frames]) -> _Frames:
+    def _map_own(self, read: Sequence[int], written: Sequence[int], held: list[Frames]) -> Frames:
         """Frames for one chain only, which holds them; those in `read` cannot be written."""
-        own = self._hold()
-        own.kept = False
+        own = Frames()
+        self._maps.hold(own)
         own.users += 1
         own.own_pages = len(read) + len(written)
-        self._own_pages += own.own_pages
+        self._maps.own_pages += own.own_pages
         held.append(own)
-        self._try(own, read, False)
-        self._try(own, written, True)
+        self._maps.map_pages(own, read, False)
+        self._maps.map_pages(own, written, True)
         return own
 
-    def _hold(self) -> _Frames:
-        held = _Frames()
-        self._live.add(held)
-        return held
-
-    def _try(self, held: _Frames, frames: Sequence[int], writable: bool) -> None:
-        """Map frames into `held`; what cannot be mapped, even all of it, is holes."""
-        try:
-            if frames:
-                self._map(held, frames, writable)
-        except XenError:
-            return
-
-    def _map(self, held: _Frames, frames: Sequence[int], writable: bool) -> list[int]:
-        address, errors = self.mapper.map(frames, self.domid, writable)
-        self.counters.hypercalls += 1
-        good = [k for k, error in enumerate(errors) if error == 0]
-        self.counters.frames_mapped += len(good)
-        if not good and len(frames) == 1:  # a hole tried again and again must not pile up
-            self.mapper.unmap(address, len(frames))
-            self.counters.hypercalls += 1
-            return errors
-        held.mapped.append((address, len(frames)))
-        for k in good:
-            held.pages[frames[k]] = address + k * PAGE_SIZE
-        return errors
-
-    def _release_all(self, users: list[list[_Frames]], count: int) -> None:
+    def _release_all(self, users: list[list[Frames]], count: int) -> None:
         for held in users[:count]:
-            self._release(held)
+            self._maps.release(held)
         del users[:count]
-
-    def _release(self, held: list[_Frames]) -> None:
-        for frames in held:
-            frames.users -= 1
-            if frames.users == 0 and not frames.kept:
-                self._unmap(frames)
-
-    def _unmap(self, held: _Frames) -> None:
-        self.counters.frames_unmapped += len(held.pages)
-        for address, pages in held.mapped:
-            self.mapper.unmap(address, pages)
-            self.counters.hypercalls += 1
-        self._own_pages -= held.own_pages
-        held.own_pages = 0
-        held.mapped.clear()
-        held.pages.clear()
-        self._live.discard(held)
 
 
 def _pages(batch: Segments, i: int) -> int:

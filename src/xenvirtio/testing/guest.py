@@ -131,8 +131,8 @@ class ForeignGuest(_Base):
     def share(self, offset: int, length: int, writable: bool) -> int:  # noqa: ARG002
         return (self.base << 12) + offset
 
-    def memory(self, cached: bool = False) -> ForeignMemory:
-        return ForeignMemory(self.mapper, self.domid, cached=cached)
+    def memory(self, cache_bytes: int = 0) -> ForeignMemory:
+        return ForeignMemory(self.mapper, self.domid, cache_bytes)
 
 
 #: every kind, for tests that hold for all

@@ -89,3 +89,31 @@ class EventChannels(Protocol):
     def fileno(self) -> int: ...
 
     def close(self) -> None: ...
+
+
+class DeviceModel(Protocol):
+    """IOREQ servers, which Xen tells what HVM and PVH guests do (spec/ioreq.py). They outlive this object."""
+
+    def create(self, domid: int) -> int:
+        """A new server, which hears of nothing until it is enabled; its number. Raises XenError: EINVAL for
+        a PV guest."""
+        ...
+
+    def map_page(self, domid: int, server: int) -> int:
+        """The local address of the page with its requests. Raises XenError: ENOENT if there is no such
+        server."""
+        ...
+
+    def unmap_page(self, address: int) -> None:
+        """Undoes `map_page`."""
+        ...
+
+    def enable(self, domid: int, server: int, on: bool) -> None:
+        """Whether it gets requests; no vCPU is on the way to one any more when this returns."""
+        ...
+
+    def destroy(self, domid: int, server: int) -> None:
+        """A vCPU that waits for an answer from it is not woken by that: answer first."""
+        ...
+
+    def close(self) -> None: ...

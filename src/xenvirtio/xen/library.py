@@ -20,6 +20,7 @@ PACKAGES = {
     "libxenevtchn.so.1": "libxenevtchn1",
     "libxengnttab.so.1": "libxengnttab1",
     "libxenforeignmemory.so.1": "libxenforeignmemory1",
+    "libxendevicemodel.so.1": "libxendevicemodel1",
     "libxencall.so.1": "libxencall1",
     "libxentoolcore.so.1": "libxentoolcore1",
 }

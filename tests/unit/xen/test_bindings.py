@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from xenvirtio.errors import MissingDependency, XenError
-from xenvirtio.xen import evtchn, foreign, gnttab, store
+from xenvirtio.xen import devicemodel, evtchn, foreign, gnttab, store
 from xenvirtio.xen.library import MODULES, Library
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ OPENERS: dict[str, Callable[[], object]] = {
     "libxenevtchn1": evtchn.XenEventChannels,
     "libxengnttab1": gnttab.XenGrantTable,
     "libxenforeignmemory1": foreign.XenForeignMemory,
+    "libxendevicemodel1": devicemodel.XenDeviceModel,
 }
 
 
@@ -62,8 +63,9 @@ def test_a_device_node_that_may_not_be_opened_is_a_matter_of_root() -> None:
 
 
 def test_every_declaration_can_be_parsed() -> None:
-    for module in (store, evtchn, gnttab, foreign):
+    for module in (store, evtchn, gnttab, foreign, devicemodel):
         libc(module.DECLARATIONS)
+    libc(devicemodel.RESOURCE_DECLARATIONS)
 
 
 def test_the_grant_copy_ioctl_is_the_kernel_s_number() -> None:

@@ -209,6 +209,51 @@ def check_module(release: str) -> None:
 
 
 @app.command()
+@click.option(
+    "--minutes", type=click.FloatRange(min=1), default=20, help="How long the guests are under load."
+)
+@click.option("--types", default="pv,pvh,hvm", help="Guests, side by side.")
+@click.option("--memory-access", "-m", default="grant", help="grant, foreign, or both: a guest for each.")
+@click.option(
+    "--release",
+    "-r",
+    default="trixie",
+    help="trixie (Xen 4.20, Linux 6.12) or bookworm (Xen 4.17, Linux 6.1).",
+)
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("build/soak.json"),
+    help="Where the results go, as JSON.",
+)
+def soak(minutes: float, types: str, memory_access: str, release: str, output: Path) -> None:
+    """Put guests under load for long, and show that nothing is lost, said or leaked.
+
+    fio (4 jobs, verified) and iperf3 (both ways) at once in each guest, in a lab of its own. Exit status 0
+    only if every byte was right, no kernel warned, and nothing has grown.
+    """
+    import json
+
+    from xenvirtio.lab import Lab
+    from xenvirtio.lab.soak import Plan, run
+    from xenvirtio.lab.soak.report import report
+    from xenvirtio.lab.stages import progress_for
+
+    plan = Plan.of(minutes, types, memory_access)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.unlink(missing_ok=True)  # an older run's result must not pass for this one's
+    progress = progress_for(sys.stderr)
+    with Lab(f"soak-{release}", release, progress=progress) as lab:
+        result = run(lab, plan, progress)
+    output.write_text(json.dumps(result.as_json(), indent=2) + "\n")
+    print(report(result))
+    print(f"Written to {output}")
+    if not result.ok:
+        sys.exit(1)
+
+
+@app.command()
 def doctor() -> None:
     """Check whether the lab can run on this machine; the same as xenvirtio doctor."""
     from xenvirtio.cli.doctor import check

@@ -1,0 +1,86 @@
+"""No growth: what is in use at the end of the load against the middle, each with a bound that is stated.
+
+The first half warms up caches and pools. Of the second, the median of its first third is compared with that
+of its last: a leak shows in both, a spike in neither.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+from xenvirtio.errors import LabError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+KIB, MIB = 1 << 10, 1 << 20
+#: fewer samples say nothing
+SAMPLES_MIN = 12
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How much more of what `metric` (a pattern) names may be in use, and why so much.
+
+    `free`: the number is of what is left, and less of it is growth.
+    """
+
+    metric: str
+    limit: int
+    reason: str
+    free: bool = False
+
+
+#: the first that fits counts
+BOUNDS = (
+    Bound("*.fds", 0, "a connected device opens nothing"),
+    Bound("dom0.ports", 0, "a connected device binds nothing"),
+    Bound("worker.*.mappings", 64, "foreign access maps what is in flight"),
+    Bound("supervisor.mappings", 0, "the supervisor maps no guest memory"),
+    Bound("*.rss", 512 * KIB, "Python's allocator keeps free blocks"),
+    Bound("dom0.slab", 8 * MIB, "the kernel frees in batches"),
+    Bound("dom0.available", 32 * MIB, "pages of the images that wait to be written back", free=True),
+    Bound("xen.free", 4 * MIB, "Xen counts in MiB; its grant tables grow by pages", free=True),
+    Bound("*.slab", 3 * MIB, "the kernel frees in batches"),
+    Bound("*.available", 12 * MIB, "fio's passes take and give back", free=True),
+)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One metric over the second half of the load."""
+
+    metric: str
+    middle: int
+    end: int
+    grown: int
+    bound: int
+    reason: str
+
+    @property
+    def ok(self) -> bool:
+        return self.grown <= self.bound
+
+
+def growth(samples: Sequence[Mapping[str, int]]) -> list[Growth]:
+    """Of samples at even distances; raises LabError if they are too few or do not fit each other."""
+    if len(samples) < SAMPLES_MIN:
+        raise LabError(f"{len(samples)} samples say nothing about growth", hint="a longer run: --minutes")
+    metrics = samples[0].keys()
+    for each in samples:
+        if each.keys() != metrics:
+            changed = ", ".join(sorted(each.keys() ^ metrics))
+            raise LabError(f"a process or a guest came or went under the load: {changed}")
+    half = samples[len(samples) // 2 :]
+    third = len(half) // 3
+    found = []
+    for metric in metrics:
+        bound = next(each for each in BOUNDS if fnmatch.fnmatch(metric, each.metric))
+        middle = round(median(each[metric] for each in half[:third]))
+        end = round(median(each[metric] for each in half[-third:]))
+        grown = middle - end if bound.free else end - middle
+        found.append(Growth(metric, middle, end, grown, bound.limit, bound.reason))
+    return found

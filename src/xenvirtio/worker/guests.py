@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xenvirtio.errors import XenError, XenvirtioError
 from xenvirtio.transport.xenbus import backend, nodes
 from xenvirtio.transport.xenbus.backend import Walk
 from xenvirtio.transport.xenbus.nodes import DeviceKey, NodeError, Settings
+from xenvirtio.transport.xenbus.saved import StateFile
 from xenvirtio.worker import messages
 from xenvirtio.worker.attention import Attention
 from xenvirtio.worker.connection import Guest
@@ -107,8 +109,12 @@ class ServedGuest:
             device.settle()
             self.attention.drop(devid)
             del self.devices[devid]
+            # a worker that died before it was told to discard the device has left it
+            StateFile(self.guest.run_directory, self.guest.domid, devid).remove()
             if not self.devices:
                 self.end(self._limits.gone_seconds)
+            return
+        self._update(device)
 
     # --- what the walk wants ---
 
@@ -176,6 +182,29 @@ class ServedGuest:
         device.settle()
         self.life.kill()
 
+    # --- settings that change ---
+
+    def _update(self, device: ServedDevice) -> None:
+        """Orders what the toolstack has changed, if nothing else is under way; `answered` looks again."""
+        if device.settings is None or device.order is not None or not device.walk.hosted:
+            return
+        update = nodes.read_update(self._store, device.key, self._own)
+        if update == device.settings.update:
+            return
+        try:
+            device.settings = nodes.read_settings(self._store, device.key, self._own)
+        except NodeError as error:
+            device.settings = replace(device.settings, update=update)
+            self._updated(device, error.message)
+            return
+        self._order(device, messages.Update(self._next(), device.key.devid, dict(device.settings.host)))
+
+    def _updated(self, device: ServedDevice, error: str | None = None) -> None:
+        """The settings that were ordered last hold, or do not. Raises XenError."""
+        if device.settings is not None and device.settings.update:
+            key, update = device.key, device.settings.update
+            self._store.transact(lambda view: nodes.publish_update(view, key, self._own, update, error))
+
     # --- what the worker says ---
 
     def answered(self, answer: messages.Done | messages.Failed) -> None:
@@ -189,16 +218,23 @@ class ServedGuest:
             self._loop.later(self._limits.retry_seconds, lambda: self.answered(answer))
             return
         order, walk = device.settle(), device.walk
-        if isinstance(answer, messages.Failed) and order is not messages.Detach:
-            actions = walk.failed(answer.words)
+        actions: list[backend.Action] = []
+        words = answer.words if isinstance(answer, messages.Failed) else None
+        if order in (messages.Prepare, messages.Update):
+            try:
+                self._updated(device, words)
+            except XenError as error:  # the toolstack waits for it, no longer than its limit
+                logger.warning("guest %s device %s: %s", self.guest.name, device.key, error.message)
+        if order is messages.Discard:
+            actions = walk.discarded(now)
+        elif words is not None and order in (messages.Prepare, messages.Attach):
+            actions = walk.failed(words)
         elif order is messages.Prepare:
             actions = walk.prepared(now)
         elif order is messages.Attach:
             actions = walk.attached(now)
         elif order is messages.Detach:
             actions = walk.detached(now)
-        else:
-            actions = []
         self._act(device, actions)
         self.attention.touch(answer.devid)  # what changed while the answer was awaited
 

@@ -1,6 +1,7 @@
 """A worker's life: it serves all devices of one guest, does what the supervisor orders, and ends with it.
 
-    prepared ──Attach──► connected ──Detach──► prepared ──Discard──► (nothing)
+    Prepare ──► prepared ──Attach──► connected ──Detach──► prepared ──Discard──► (nothing)
+                  Update, in both
 
 When the supervisor goes away, orderly or not, the worker stops its devices (nothing is in flight then), keeps
 their state files and ends: the guest's requests wait in their rings. A new supervisor's worker goes on from
@@ -128,6 +129,8 @@ class Worker:
                     self._attach(order)
                 case messages.Detach():
                     self._detach(order.devid)
+                case messages.Update():
+                    self._update(order)
                 case messages.Discard():
                     self._discard(order.devid)
                 case messages.Report():
@@ -188,6 +191,13 @@ class Worker:
             hosted.disconnect()
             logger.info("%s: closed", hosted.label)
         self._state_file(devid).remove()
+
+    def _update(self, order: messages.Update) -> None:
+        hosted = self._hosted.get(order.devid)
+        if hosted is None:
+            raise messages.MessageError("to be updated before it was prepared")
+        hosted.device.update(order.host)
+        logger.info("%s: its settings have changed", hosted.label)
 
     def _discard(self, devid: int) -> None:
         self._close_hosted(devid)

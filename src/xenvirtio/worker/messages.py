@@ -51,6 +51,15 @@ class Detach:
 
 
 @dataclass(frozen=True)
+class Update:
+    """Take these settings, while serving."""
+
+    ticket: int
+    devid: int
+    host: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Discard:
     """Close the device."""
 
@@ -98,12 +107,13 @@ class Reported:
     worker: dict[str, int] = field(default_factory=dict)
 
 
-Order = Prepare | Attach | Detach | Discard | Report | Stop
+Order = Prepare | Attach | Detach | Update | Discard | Report | Stop
 Answer = Done | Failed | Reported
 Message = Order | Answer
 
 KINDS: Mapping[str, type[Message]] = {
-    kind.__name__: kind for kind in (Prepare, Attach, Detach, Discard, Report, Stop, Done, Failed, Reported)
+    kind.__name__: kind
+    for kind in (Prepare, Attach, Detach, Update, Discard, Report, Stop, Done, Failed, Reported)
 }
 
 

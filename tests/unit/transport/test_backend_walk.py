@@ -68,7 +68,8 @@ def test_a_detach_waits_for_the_frontend_and_discards() -> None:
     walk = connected()
     assert walk.step(at(S.CONNECTED, S.CLOSING, online=False)) == []
     assert walk.step(at(S.CLOSING, S.CLOSING, online=False)) == [Detach()]
-    assert walk.detached(at(S.CLOSED, S.CLOSING, online=False))[0] == Publish(S.CLOSED)
+    assert walk.detached(at(S.CLOSED, S.CLOSING, online=False)) == [Discard()]
+    assert walk.discarded(at(S.CLOSED, S.CLOSING, online=False)) == [Publish(S.CLOSED)]
     assert walk.phase is Phase.OFF
 
 
@@ -76,7 +77,43 @@ def test_a_detach_before_any_frontend_came_is_quick() -> None:
     walk = Walk()
     walk.step(at(S.INITIALISING))
     walk.prepared(at(S.INITIALISING))
-    assert walk.step(at(S.INITIALISING, S.CLOSING, online=False)) == [Discard(), Publish(S.CLOSED)]
+    assert walk.step(at(S.INITIALISING, S.CLOSING, online=False)) == [Discard()]
+    assert walk.step(at(S.INITIALISING, S.CLOSING, online=False)) == []
+    assert walk.discarded(at(S.INITIALISING, S.CLOSING, online=False)) == [Publish(S.CLOSED)]
+
+
+def test_a_detach_ends_in_closed_when_what_was_served_is_free() -> None:
+    for end in ("discarded", "restart", "gave_up"):
+        walk = connected()
+        walk.step(at(S.CLOSED, S.CLOSING, online=False))
+        assert walk.detached(at(S.CLOSED, S.CLOSING, online=False)) == [Discard()]
+        now = at(S.CLOSED, S.CLOSING, online=False)
+        assert getattr(walk, end)("it died" if end == "gave_up" else now) == [Publish(S.CLOSED)]
+        assert walk.step(at(S.CLOSED, S.CLOSED, online=False)) == []
+
+
+def test_a_device_plugged_again_while_it_leaves_starts_over() -> None:
+    walk = connected()
+    walk.step(at(S.CLOSED, S.CLOSING, online=False))
+    walk.detached(at(S.CLOSED, S.CLOSING, online=False))
+    assert walk.step(at(S.INITIALISING)) == []
+    assert walk.discarded(at(S.INITIALISING)) == [Prepare()]
+
+
+def test_a_new_daemon_goes_on_with_a_detach_that_the_frontend_is_about() -> None:
+    walk = Walk()
+    assert walk.step(at(S.CONNECTED, S.CLOSING, online=False)) == [Prepare()]
+    assert walk.prepared(at(S.CONNECTED, S.CLOSING, online=False)) == [Attach(True)]
+    assert walk.attached(at(S.CONNECTED, S.CLOSING, online=False)) == []
+    assert walk.step(at(S.CLOSED, S.CLOSING, online=False)) == [Detach()]
+
+
+def test_a_new_worker_goes_on_with_a_detach() -> None:
+    walk = connected()
+    assert walk.step(at(S.CONNECTED, S.CLOSING, online=False)) == []
+    assert walk.restart(at(S.CONNECTED, S.CLOSING, online=False)) == [Prepare()]
+    assert walk.prepared(at(S.CLOSED, S.CLOSING, online=False)) == [Discard()]
+    assert walk.discarded(at(S.CLOSED, S.CLOSING, online=False)) == [Publish(S.CLOSED)]
 
 
 def test_nodes_that_are_gone_discard_the_device_whatever_it_does() -> None:
@@ -180,7 +217,7 @@ def test_whatever_nodes_say_orders_and_answers_alternate(events: list[tuple[Snap
                     awaited = "detached"
                 case Discard():
                     assert held
-                    held, awaited = False, None
+                    held, awaited = False, "discarded" if walk.phase is Phase.LEAVING else None
 
     for now, event in events:
         if event == "step":

@@ -11,7 +11,8 @@
                                (B: Closed)    (B: Closing, until F is Closed)
                                     └─ F: Initialising ──► WAITING
 
-    at any time: B gone, or online=0 and no frontend connected → Discard → OFF
+    at any time: B gone → Discard → OFF;  online=0 and no frontend connected → Discard → LEAVING
+                                          ──discarded──► OFF (B: Closed: what it served is free for others)
 
 `Walk` holds no XenStore and no worker: nodes and answers go in, actions come out.
 """
@@ -40,6 +41,7 @@ class Phase(Enum):
     CLOSING = auto()
     CLOSED = auto()
     FAILED = auto()
+    LEAVING = auto()
     OFF = auto()
 
 
@@ -88,6 +90,11 @@ class Walk:
         self._hosted = False  # the worker holds the device
         self._frontend = XenbusState.UNKNOWN
 
+    @property
+    def hosted(self) -> bool:
+        """The worker holds the device, or is told to."""
+        return self._hosted
+
     def step(self, now: Snapshot) -> list[Action]:
         """What to do about the nodes as they are now. Does nothing while an answer is awaited."""
         before, self._frontend = self._frontend, now.frontend
@@ -99,7 +106,7 @@ class Walk:
                 return self._start(now)
             case Phase.WAITING:
                 if not now.online:
-                    return [*self._discard(Phase.OFF), Publish(XenbusState.CLOSED)]
+                    return self._off(now)
                 if now.frontend in OFFERING:
                     return self._attach(resume=False)
                 if now.frontend in (XenbusState.CLOSING, XenbusState.CLOSED):
@@ -124,7 +131,7 @@ class Walk:
                 starts = starts and self.phase is Phase.FAILED
                 if starts or now.backend is XenbusState.INITIALISING:
                     return self._prepare(resume=False)
-            case Phase.PREPARING | Phase.ATTACHING | Phase.DETACHING:
+            case Phase.PREPARING | Phase.ATTACHING | Phase.DETACHING | Phase.LEAVING:
                 pass
         return []
 
@@ -153,6 +160,13 @@ class Walk:
             return []
         return self._close(now)
 
+    def discarded(self, now: Snapshot) -> list[Action]:
+        """The worker has closed the device, or is gone."""
+        if self.phase is not Phase.LEAVING:
+            return []
+        self.phase = Phase.OFF
+        return self.step(now) if now.online else [Publish(XenbusState.CLOSED)]
+
     def failed(self, words: str) -> list[Action]:
         """Opening failed (the host's problem: stays until the toolstack or the guest starts it again), or
         attaching did (the guest's: it may start again from Initialising)."""
@@ -168,6 +182,9 @@ class Walk:
     def gave_up(self, words: str) -> list[Action]:
         """The worker died too often."""
         self._hosted = False
+        if self.phase is Phase.LEAVING:
+            self.phase = Phase.OFF
+            return [Publish(XenbusState.CLOSED)]
         if self.phase in (Phase.FAILED, Phase.OFF):
             return []
         self.phase = Phase.FAILED
@@ -176,8 +193,10 @@ class Walk:
     def restart(self, now: Snapshot) -> list[Action]:
         """A new worker stands in for one that died."""
         if not self._hosted or not now.exists:
-            return []
-        connected = self.phase in (Phase.CONNECTED, Phase.ATTACHING) or self._resume
+            return self.discarded(now)
+        connected = self.phase is Phase.CONNECTED or self._resume
+        if self.phase is Phase.ATTACHING and now.backend is not XenbusState.INIT_WAIT:
+            connected = True  # else the frontend waits for Connected, and has not begun
         if self.phase in (Phase.DETACHING, Phase.CLOSING, Phase.CLOSED):
             connected = True  # B has been Connected: a frontend comes back only through Initialising
         return self._prepare(resume=connected)
@@ -185,6 +204,8 @@ class Walk:
     def _start(self, now: Snapshot) -> list[Action]:
         if now.backend in (XenbusState.CLOSING, XenbusState.CLOSED) and (not now.online or now.error):
             self.phase = Phase.FAILED
+            if not now.online and now.backend is XenbusState.CLOSING and now.frontend in OFFERING:
+                return self._prepare(resume=True)  # the frontend is about to remove it, and needs its answers
             if not now.online:
                 return self._off(now)
             # whose fault it was is not known any more: one attempt does no harm
@@ -205,6 +226,8 @@ class Walk:
         if now.frontend is XenbusState.CLOSING:
             self.phase = Phase.CLOSING
             return [Publish(XenbusState.CLOSING)]
+        if not now.online:
+            return self._off(now)
         self.phase = Phase.CLOSED
         return [Publish(XenbusState.CLOSED), *self.step(now)]
 
@@ -213,5 +236,7 @@ class Walk:
         return [Discard()] if hosted else []
 
     def _off(self, now: Snapshot) -> list[Action]:
-        actions = self._discard(Phase.OFF)
-        return actions if now.backend is XenbusState.CLOSED else [*actions, Publish(XenbusState.CLOSED)]
+        if self._hosted:
+            return self._discard(Phase.LEAVING)
+        self.phase = Phase.OFF
+        return [] if now.backend is XenbusState.CLOSED else [Publish(XenbusState.CLOSED)]

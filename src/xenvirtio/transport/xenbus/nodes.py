@@ -30,6 +30,11 @@ HOST_SETTINGS_LIMIT = 64
 #: longest B/error, bytes: below XenStore's 4096 whatever the words are
 ERROR_BYTES = 1024
 
+#: in B/host: a number that the toolstack raises when it changes settings of a device that is served; and, by
+#: the daemon, the last one that was carried out, followed by a blank and why not, if it could not be
+UPDATE = "update"
+UPDATED = "updated"
+
 ACCESS_MODES = (xenbus.MemoryAccess.GRANT, xenbus.MemoryAccess.FOREIGN)
 
 
@@ -67,6 +72,8 @@ class Settings:
     """memory-access modes allowed, preferred first"""
     host: dict[str, str]
     """B/host: path, mac, …; for the device to understand"""
+    update: str = ""
+    """which state of them this is"""
 
 
 @dataclass(frozen=True)
@@ -170,7 +177,23 @@ def read_settings(view: View, key: DeviceKey, own: int) -> Settings:
     access = tuple(settings.pop(xenbus.KEY_MEMORY_ACCESS, "").split()) or (xenbus.MemoryAccess.GRANT,)
     if unknown := [mode for mode in access if mode not in ACCESS_MODES]:
         raise NodeError(f"{host}/{xenbus.KEY_MEMORY_ACCESS}: {unknown[0]!r} is not one of {ACCESS_MODES}")
-    return Settings(int(kind[1], 16), access, settings)
+    settings.pop(UPDATED, None)
+    return Settings(int(kind[1], 16), access, settings, settings.pop(UPDATE, ""))
+
+
+def read_update(view: View, key: DeviceKey, own: int) -> str:
+    """Which state of the settings is in B/host; empty: the first."""
+    return view.read(f"{key.backend(own)}/{xenbus.KEY_HOST}/{UPDATE}") or ""
+
+
+def publish_update(view: View, key: DeviceKey, own: int, update: str, error: str | None = None) -> None:
+    """Tells the toolstack that this state of the settings holds, or why not; call it in a transaction."""
+    path = f"{key.backend(own)}/{xenbus.KEY_HOST}/{UPDATED}"
+    words = update if error is None else f"{update} {error}"
+    words = words.encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore")
+    if is_ours(view, key, own) and view.read(path) != words:
+        view.write(path, words)
+        view.set_permissions(path, [f"n{own}"])
 
 
 def read_offer(view: View, key: DeviceKey, allowed: tuple[str, ...]) -> Offer:

@@ -3,7 +3,6 @@
  * struct virtio_config_ops: configuration space, status and features. Queues
  * are in queues.c.
  */
-#include <linux/interrupt.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
 
@@ -102,12 +101,12 @@ void vxb_reset(struct virtio_device *vdev)
 	vxb->was_reset = !vxb_status_command(vdev, 0);
 	vxb->features = 0;
 	/* nothing of before the reset is still under way in the handler */
-	synchronize_irq(vxb->irq);
+	vxb_events_synchronize(vxb);
 }
 
 static void vxb_synchronize_cbs(struct virtio_device *vdev)
 {
-	synchronize_irq(to_vxb(vdev)->irq);
+	vxb_events_synchronize(to_vxb(vdev));
 }
 
 static u64 vxb_get_features(struct virtio_device *vdev)

@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The device page: allocation, commands, snapshot of the configuration space,
- * and the event channel's handler.
+ * The device page: allocation, commands, snapshot of the configuration space.
  */
-#include <linux/interrupt.h>
 #include <linux/module.h>
-#include <linux/virtio_config.h>
-#include <xen/events.h>
 
 #include "virtio_xenbus.h"
 
@@ -73,7 +69,7 @@ static int vxb_exchange(struct vxb_device *vxb, const struct vxb_command *c,
 	page->desc = cpu_to_le64(c->desc);
 	page->driver = cpu_to_le64(c->driver);
 	page->device = cpu_to_le64(c->device);
-	page->port = 0;
+	page->port = cpu_to_le32(c->port);
 	page->driver_features[0] = cpu_to_le64(vxb->features);
 	page->driver_features[1] = 0;
 	if (c->data)
@@ -81,7 +77,7 @@ static int vxb_exchange(struct vxb_device *vxb, const struct vxb_command *c,
 	virt_wmb(); /* the command before its number */
 	WRITE_ONCE(page->cmd_seq, cpu_to_le32(seq));
 	virt_mb(); /* the number before the event */
-	notify_remote_via_irq(vxb->irq);
+	notify_remote_via_irq(vxb->channel.irq);
 
 	if (!wait_event_timeout(vxb->answered, vxb_answered(vxb, seq),
 				vxb_command_jiffies()))
@@ -182,65 +178,18 @@ bool vxb_config_refresh(struct vxb_device *vxb, bool force)
 	return taken;
 }
 
-/* An answer, a change of configuration, a device that needs a reset */
-static bool vxb_page_event(struct vxb_device *vxb)
-{
-	u32 ack = le32_to_cpu(READ_ONCE(vxb->page->ack_seq));
-	u32 status = le32_to_cpu(READ_ONCE(vxb->page->status));
-	bool needs_reset = status & VIRTIO_CONFIG_S_NEEDS_RESET;
-	bool changed, news;
-
-	vxb_config_refresh(vxb, false);
-	changed = vxb->seen_generation != READ_ONCE(vxb->generation);
-	vxb->seen_generation = READ_ONCE(vxb->generation);
-	if (needs_reset && !vxb->seen_needs_reset) {
-		dev_err(&vxb->xdev->dev,
-			"device needs a reset; the backend's log says why\n");
-		changed = true;
-	}
-	vxb->seen_needs_reset = needs_reset;
-	if (changed && vxb->virtio)
-		virtio_config_changed(&vxb->virtio->vdev);
-
-	news = ack != vxb->seen_ack;
-	vxb->seen_ack = ack;
-	if (news)
-		wake_up_all(&vxb->answered);
-	return news || changed;
-}
-
-static irqreturn_t vxb_interrupt(int irq, void *data)
-{
-	struct vxb_device *vxb = data;
-	unsigned long flags;
-	bool work;
-
-	atomic64_inc(&vxb->events);
-	spin_lock_irqsave(&vxb->event_lock, flags);
-	work = vxb_page_event(vxb);
-	work |= vxb_queues_event(vxb);
-	spin_unlock_irqrestore(&vxb->event_lock, flags);
-
-	if (!work)
-		atomic64_inc(&vxb->events_spurious);
-	xen_irq_lateeoi(irq, work ? 0 : XEN_EOI_FLAG_SPURIOUS);
-	return IRQ_HANDLED;
-}
-
 /**
- * vxb_page_start - allocates the device page and the event channel
+ * vxb_page_start - allocates the device page
  * @vxb: device
  *
  * Return: 0 or an error; then nothing is left behind.
  */
 int vxb_page_start(struct vxb_device *vxb)
 {
-	struct xenbus_device *xdev = vxb->xdev;
-	evtchn_port_t port;
 	void *page;
 	int err;
 
-	err = xenbus_setup_ring(xdev, GFP_KERNEL, &page, 1, &vxb->page_ref);
+	err = xenbus_setup_ring(vxb->xdev, GFP_KERNEL, &page, 1, &vxb->page_ref);
 	if (err)
 		return err;
 	vxb->page = page;
@@ -249,33 +198,13 @@ int vxb_page_start(struct vxb_device *vxb)
 	vxb->features = 0;
 	vxb->config_size = 0;
 	vxb->generation = 0;
-	vxb->seen_ack = 0;
-	vxb->seen_generation = 0;
-	vxb->seen_needs_reset = false;
 	WRITE_ONCE(vxb->broken, false);
-
-	err = xenbus_alloc_evtchn(xdev, &port);
-	if (err)
-		goto free_page;
-	err = bind_evtchn_to_irqhandler_lateeoi(port, vxb_interrupt, 0,
-						dev_name(&xdev->dev), vxb);
-	if (err < 0) {
-		xenbus_free_evtchn(xdev, port);
-		goto free_page;
-	}
-	vxb->port = port;
-	vxb->irq = err;
 	return 0;
-
-free_page:
-	vxb->page = NULL;
-	xenbus_teardown_ring(&page, 1, &vxb->page_ref);
-	return err;
 }
 
 /**
- * vxb_page_stop - frees what vxb_page_start() allocated, if anything
- * @vxb: device
+ * vxb_page_stop - frees the device page, if there is one
+ * @vxb: device, whose event channel is gone
  *
  * A page that the backend still maps is freed once it lets go.
  */
@@ -285,8 +214,6 @@ void vxb_page_stop(struct vxb_device *vxb)
 
 	if (!page)
 		return;
-	unbind_from_irqhandler(vxb->irq, vxb);
-	timer_delete_sync(&vxb->watchdog);
 	vxb->page = NULL;
 	xenbus_teardown_ring(&page, 1, &vxb->page_ref);
 }

@@ -1,30 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Virtqueues: set-up, kicks, used buffer notifications, and the watchdog for
- * queues that their driver polls.
+ * Virtqueues: set-up, kicks, and how they end.
  */
 #include <linux/log2.h>
 #include <linux/slab.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
-#include <xen/events.h>
 
 #include "compat.h"
 #include "virtio_xenbus.h"
-
-static u16 vxb_used_index(struct virtqueue *vq)
-{
-	const struct vring *vring = virtqueue_get_vring(vq);
-
-	return virtio16_to_cpu(vq->vdev, READ_ONCE(vring->used->idx));
-}
-
-static u16 vxb_avail_index(struct virtqueue *vq)
-{
-	const struct vring *vring = virtqueue_get_vring(vq);
-
-	return virtio16_to_cpu(vq->vdev, READ_ONCE(vring->avail->idx));
-}
 
 /**
  * vxb_queues_break - makes every queue of a device fail
@@ -42,88 +26,13 @@ void vxb_queues_break(struct vxb_device *vxb)
 	spin_unlock_irqrestore(&vxb->event_lock, flags);
 }
 
-/**
- * vxb_queues_event - looks at every queue's used ring
- * @vxb: device; its event_lock is held
- *
- * An event whose buffers the driver has already found by polling is not
- * spurious: the used index has moved since the last one.
- *
- * Return: whether there was anything.
- */
-bool vxb_queues_event(struct vxb_device *vxb)
-{
-	bool work = false;
-	unsigned int i;
-
-	for (i = 0; i < vxb->queue_count; i++) {
-		struct vxb_queue *queue = &vxb->queues[i];
-
-		if (!queue->vq)
-			continue;
-		if (queue->split) {
-			u16 used = vxb_used_index(queue->vq);
-
-			work |= used != queue->used;
-			queue->used = used;
-		}
-		work |= vring_interrupt(vxb->irq, queue->vq) == IRQ_HANDLED;
-	}
-	return work;
-}
-
-/*
- * A queue without a callback is polled by its driver, which may hold locks and
- * a processor while it does (virtio_net's control queue, with the RTNL). So the
- * wait for it is bounded, as the one for a command is.
- */
-static void vxb_watch(struct vxb_device *vxb)
-{
-	if (!timer_pending(&vxb->watchdog))
-		mod_timer(&vxb->watchdog, jiffies + vxb_command_jiffies());
-}
-
-/**
- * vxb_watchdog - gives a device up whose polled queue has stood still
- * @timer: the device's timer
- */
-void vxb_watchdog(struct timer_list *timer)
-{
-	struct vxb_device *vxb = container_of(timer, struct vxb_device, watchdog);
-	bool stuck = false, busy = false;
-	unsigned long flags;
-	unsigned int i;
-
-	spin_lock_irqsave(&vxb->event_lock, flags);
-	for (i = 0; i < vxb->queue_count; i++) {
-		struct vxb_queue *queue = &vxb->queues[i];
-		bool was_busy = queue->busy;
-		u16 used;
-
-		if (!queue->vq || !queue->split || queue->vq->callback)
-			continue;
-		used = vxb_used_index(queue->vq);
-		queue->busy = used != vxb_avail_index(queue->vq);
-		busy |= queue->busy;
-		stuck |= queue->busy && was_busy && used == queue->watched;
-		queue->watched = used;
-	}
-	spin_unlock_irqrestore(&vxb->event_lock, flags);
-
-	if (stuck)
-		vxb_break(vxb, "a queue that its driver polls is not served");
-	else if (busy)
-		mod_timer(timer, jiffies + vxb_command_jiffies());
-}
-
 static bool vxb_notify(struct virtqueue *vq)
 {
-	struct vxb_device *vxb = to_vxb(vq->vdev);
+	struct vxb_queue *queue = vq->priv;
 
-	atomic64_inc(&vxb->kicks);
 	if (!vq->callback)
-		vxb_watch(vxb);
-	notify_remote_via_irq(vxb->irq);
+		vxb_watch(queue->vxb);
+	vxb_queue_notify(queue);
 	return true;
 }
 
@@ -171,36 +80,68 @@ static void vxb_free_vq(struct virtqueue *vq, bool let_go)
 	spin_unlock(&vdev->vqs_list_lock);
 }
 
-static struct virtqueue *vxb_setup_vq(struct virtio_device *vdev,
-				      unsigned int index, const char *name,
-				      vq_callback_t *callback, bool ctx)
+/*
+ * Where the backend can, and the user wants it, a queue has an event channel
+ * of its own; where there is none left it shares the device's.
+ */
+static void vxb_setup_channel(struct vxb_queue *queue, const char *name)
+{
+	struct xenbus_device *xdev = queue->vxb->xdev;
+	int err;
+
+	if (!queue->vxb->queue_channels)
+		return;
+	snprintf(queue->name, sizeof(queue->name), "%s-%s", dev_name(&xdev->dev),
+		 name);
+	err = vxb_queue_channel_start(queue);
+	if (err)
+		dev_warn(&xdev->dev, "%s has no event channel of its own: %d\n",
+			 name, err);
+}
+
+static int vxb_setup_vq(struct vxb_queue *queue, struct virtio_device *vdev,
+			unsigned int index, const char *name,
+			vq_callback_t *callback, bool ctx)
 {
 	struct vxb_command enable = { .code = VXB_QUEUE_ENABLE, .queue = index };
+	struct vxb_device *vxb = queue->vxb;
 	struct virtqueue *vq;
+	unsigned long flags;
 	int size, err;
 
 	size = vxb_queue_size(vdev, index);
 	if (size < 0)
-		return ERR_PTR(size);
+		return size;
 
 	vq = vring_create_virtqueue(index, size, SMP_CACHE_BYTES, vdev, true,
 				    true, ctx, vxb_notify, callback, name);
 	if (!vq)
-		return ERR_PTR(-ENOMEM);
+		return -ENOMEM;
+	vq->priv = queue;
+	vxb_setup_channel(queue, name);
 
 	enable.value = virtqueue_get_vring_size(vq);
 	enable.desc = virtqueue_get_desc_addr(vq);
 	enable.driver = virtqueue_get_avail_addr(vq);
 	enable.device = virtqueue_get_used_addr(vq);
-	err = vxb_command(to_vxb(vdev), &enable, NULL);
+	enable.port = queue->channel.port;
+	err = vxb_command(vxb, &enable, NULL);
 	if (err) {
 		dev_err(&vdev->dev, "queue %u of size %u refused: %d\n",
 			index, enable.value, err);
+		vxb_queue_channel_stop(queue);
 		/* without an answer it may have been executed */
 		vxb_free_vq(vq, err != -EIO);
-		return ERR_PTR(err);
+		return err;
 	}
-	return vq;
+
+	spin_lock_irqsave(&vxb->event_lock, flags);
+	queue->split = !virtio_has_feature(vdev, VIRTIO_F_RING_PACKED);
+	WRITE_ONCE(queue->vq, vq);
+	if (READ_ONCE(vxb->broken)) /* vxb_break() did not see it */
+		__virtqueue_break(vq);
+	spin_unlock_irqrestore(&vxb->event_lock, flags);
+	return 0;
 }
 
 /**
@@ -238,6 +179,7 @@ void vxb_del_vqs(struct virtio_device *vdev)
 			reset.queue = queues[i].vq->index;
 			let_go = !vxb_command(vxb, &reset, NULL);
 		}
+		vxb_queue_channel_stop(&queues[i]);
 		vxb_free_vq(queues[i].vq, let_go);
 	}
 	kfree(queues);
@@ -252,8 +194,8 @@ int vxb_find_vqs(VXB_FIND_VQS_ARGS)
 	struct vxb_device *vxb = to_vxb(vdev);
 	unsigned int i, index = 0, named = 0;
 	struct vxb_queue *queues;
-	struct virtqueue *vq;
 	unsigned long flags;
+	int err;
 
 	for (i = 0; i < nvqs; i++)
 		if (VXB_VQ_NAME(i))
@@ -263,29 +205,24 @@ int vxb_find_vqs(VXB_FIND_VQS_ARGS)
 	queues = kcalloc(nvqs, sizeof(*queues), GFP_KERNEL);
 	if (!queues)
 		return -ENOMEM;
+	for (i = 0; i < nvqs; i++)
+		queues[i].vxb = vxb;
 	spin_lock_irqsave(&vxb->event_lock, flags);
 	vxb->queues = queues;
 	vxb->queue_count = nvqs;
 	spin_unlock_irqrestore(&vxb->event_lock, flags);
 
 	for (i = 0; i < nvqs; i++) {
-		if (!VXB_VQ_NAME(i)) {
-			vqs[i] = NULL;
+		vqs[i] = NULL;
+		if (!VXB_VQ_NAME(i))
 			continue;
-		}
-		vq = vxb_setup_vq(vdev, index++, VXB_VQ_NAME(i),
-				  VXB_VQ_CALLBACK(i), VXB_VQ_CTX(i));
-		if (IS_ERR(vq)) {
+		err = vxb_setup_vq(&queues[i], vdev, index++, VXB_VQ_NAME(i),
+				   VXB_VQ_CALLBACK(i), VXB_VQ_CTX(i));
+		if (err) {
 			vxb_del_vqs(vdev);
-			return PTR_ERR(vq);
+			return err;
 		}
-		vqs[i] = vq;
-		spin_lock_irqsave(&vxb->event_lock, flags);
-		queues[i].split = !virtio_has_feature(vdev, VIRTIO_F_RING_PACKED);
-		queues[i].vq = vq;
-		if (READ_ONCE(vxb->broken)) /* vxb_break() did not see it */
-			__virtqueue_break(vq);
-		spin_unlock_irqrestore(&vxb->event_lock, flags);
+		vqs[i] = queues[i].vq;
 	}
 	return 0;
 }

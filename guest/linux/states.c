@@ -10,10 +10,15 @@
  *   Closed             frees page and port
  *   InitWait again     starts over
  */
+#include <linux/module.h>
 #include <linux/slab.h>
 #include <linux/virtio.h>
 
 #include "virtio_xenbus.h"
+
+static bool queue_event_channels;
+module_param(queue_event_channels, bool, 0644);
+MODULE_PARM_DESC(queue_event_channels, "Give each queue an event channel of its own, where the backend can; devices that connect later (default N: one a device)");
 
 static void vxb_virtio_release(struct device *dev)
 {
@@ -62,7 +67,7 @@ void vxb_gone(struct vxb_device *vxb)
 
 	spin_lock_irqsave(&vxb->event_lock, flags);
 	living = vxb->virtio;
-	vxb_queues_event(vxb);
+	vxb_queues_event(vxb, true);
 	spin_unlock_irqrestore(&vxb->event_lock, flags);
 	if (living)
 		vxb_break(vxb, "%s has closed", vxb->xdev->otherend);
@@ -95,6 +100,8 @@ void vxb_unregister(struct vxb_device *vxb)
  */
 void vxb_release(struct vxb_device *vxb)
 {
+	vxb_events_stop(vxb);
+	timer_delete_sync(&vxb->watchdog);
 	vxb_page_stop(vxb);
 	if (vxb->memory) {
 		vxb->memory->stop(vxb);
@@ -121,7 +128,7 @@ again:
 				    vxb->page_ref);
 	if (!err)
 		err = xenbus_printf(xbt, xdev->nodename, "event-channel", "%u",
-				    vxb->port);
+				    vxb->channel.port);
 	if (err) {
 		xenbus_transaction_end(xbt, 1);
 		return err;
@@ -153,7 +160,11 @@ static void vxb_prepare(struct vxb_device *vxb)
 		return;
 	WRITE_ONCE(vxb->memory, memory);
 
+	vxb->queue_channels = READ_ONCE(queue_event_channels) &&
+		xenbus_read_unsigned(xdev->otherend, "queue-event-channels", 0);
 	err = vxb_page_start(vxb);
+	if (!err)
+		err = vxb_events_start(vxb);
 	if (!err)
 		err = vxb_publish(vxb);
 	if (err) {

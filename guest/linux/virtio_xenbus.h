@@ -105,6 +105,7 @@ struct vxb_command {
 	u64 desc;
 	u64 driver;
 	u64 device;
+	evtchn_port_t port;	/* of the queue; 0: the device's */
 	const void *data;	/* value bytes of it, for VXB_CONFIG_WRITE */
 };
 
@@ -126,7 +127,20 @@ struct vxb_memory {
 };
 
 /**
+ * struct vxb_channel - an event channel
+ * @port: our end of it
+ * @irq: the interrupt that it is to us; 0: there is none
+ */
+struct vxb_channel {
+	evtchn_port_t port;
+	int irq;
+};
+
+/**
  * struct vxb_queue - a virtqueue and what the event handler knows of it
+ * @vxb: its device
+ * @channel: its own event channel, if it has one; else it shares the device's
+ * @name: of that in /proc/interrupts
  * @vq: the virtqueue, NULL if the driver does not use it
  * @split: its used index can be looked at
  * @busy: it had buffers out when the watchdog last looked
@@ -134,6 +148,9 @@ struct vxb_memory {
  * @watched: used index when the watchdog last looked
  */
 struct vxb_queue {
+	struct vxb_device *vxb;
+	struct vxb_channel channel;
+	char name[40];
 	struct virtqueue *vq;
 	bool split;
 	bool busy;
@@ -180,8 +197,8 @@ struct vxb_device {
 	__le32 config_new[VXB_CONFIG_MAX / 4];
 
 	/* events */
-	evtchn_port_t port;
-	int irq;
+	struct vxb_channel channel;
+	bool queue_channels;		/* queues have their own */
 	spinlock_t event_lock;		/* virtio, queues, and the three below */
 	struct vxb_virtio *virtio;
 	struct vxb_queue *queues;
@@ -242,10 +259,22 @@ bool vxb_config_refresh(struct vxb_device *vxb, bool force);
 __printf(2, 3)
 void vxb_break(struct vxb_device *vxb, const char *format, ...);
 
+/* events.c */
+int vxb_events_start(struct vxb_device *vxb);
+void vxb_events_stop(struct vxb_device *vxb);
+void vxb_events_synchronize(struct vxb_device *vxb);
+int vxb_queue_channel_start(struct vxb_queue *queue);
+void vxb_queue_channel_stop(struct vxb_queue *queue);
+void vxb_queue_notify(struct vxb_queue *queue);
+bool vxb_queues_event(struct vxb_device *vxb, bool all);
+
+/* watchdog.c */
+u16 vxb_used_index(struct virtqueue *vq);
+void vxb_watch(struct vxb_device *vxb);
+void vxb_watchdog(struct timer_list *timer);
+
 /* queues.c */
 void vxb_queues_break(struct vxb_device *vxb);
-bool vxb_queues_event(struct vxb_device *vxb);
-void vxb_watchdog(struct timer_list *timer);
 void vxb_del_vqs(struct virtio_device *vdev);
 
 /* config.c */

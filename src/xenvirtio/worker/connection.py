@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from xenvirtio.errors import GuestViolation, XenError
@@ -12,6 +12,7 @@ from xenvirtio.memory.grant import GrantMemory
 from xenvirtio.spec.xenbus import MemoryAccess
 from xenvirtio.transport.xenbus.device import XenbusDevice
 from xenvirtio.transport.xenbus.page import DevicePage
+from xenvirtio.transport.xenbus.ports import EventCounters
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,13 +51,14 @@ class Line:
     def __init__(self, ports: Ports, domid: int, remote: int) -> None:
         self._ports, self._domid = ports, domid
         self.handler: Callable[[], bool] = lambda: False
-        self._port = ports.bind(domid, remote, lambda: self.handler())
+        self.counters = EventCounters()
+        self._port = ports.bind(domid, remote, lambda: self.handler(), self.counters)
 
     def notify(self) -> None:
         self._port.notify()
 
     def bind(self, remote: int, handler: Callable[[], bool]) -> Port:
-        return self._ports.bind(self._domid, remote, handler)
+        return self._ports.bind(self._domid, remote, handler, self.counters)
 
     def close(self) -> None:
         self._port.close()
@@ -96,7 +98,7 @@ class Connection:
             stack.callback(handles.grants.unmap, address, 1)
             self.memory = self._open_memory(guest, handles, saved.access)
             stack.callback(self.memory.close)
-            line = Line(handles.ports, guest.domid, saved.port)
+            self._line = line = Line(handles.ports, guest.domid, saved.port)
             stack.callback(line.close)
             self.transport = XenbusDevice(
                 label, device, self.memory, DevicePage(address), line, saved, file.write
@@ -127,6 +129,8 @@ class Connection:
             "status": transport.status,
             "features": transport.features,
             "queues": transport.enabled_queues,
+            "queue_channels": transport.queue_channels,
+            "events": asdict(self._line.counters),
             "kicks": transport.kicks,
             "ignored_kicks": transport.ignored_kicks,
             "violations": transport.violations,

@@ -212,3 +212,25 @@ def test_a_reset_that_waited_for_the_next_worker_comes_before_any_queue(pair: Pa
     assert isinstance(device, ChangingDevice)
     assert device.counters["chains"] == 0
     assert pair.drivers[0].used() == []
+
+
+def test_events_are_counted_by_device(pair: Pair) -> None:
+    """XB-67: those of a queue's own port among the device's; XB-62: one that was for nothing."""
+    front = pair.front
+    front.drive()
+    (hosted,) = pair.backend.workers[5].worker.hosted
+    assert hosted.connection is not None
+    before = hosted.connection.report()
+    assert before["queue_channels"] == 2
+    assert before["events"]["sent"] > 0
+    pair.drivers[0].add([b"data"], [4])
+    pair.drivers[0].kick()
+    front.notify(pair.ports[0])
+    front.wait_used(pair.drivers[0])
+    front.notify(pair.ports[1])
+    ports = pair.backend.workers[5].worker.handles.ports
+    front.wait(lambda: ports.events > before["events"]["received"] + 1, "the second event")
+    after = hosted.connection.report()
+    assert after["events"]["received"] == before["events"]["received"] + 2
+    assert after["events"]["spurious"] == before["events"]["spurious"] + 1
+    assert after["events"]["sent"] == before["events"]["sent"] + 2  # used, and the configuration's change

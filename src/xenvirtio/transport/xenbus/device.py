@@ -130,6 +130,11 @@ class XenbusDevice:
         """Indexes of the queues that the driver has set up."""
         return sorted(self._queues)
 
+    @property
+    def queue_channels(self) -> int:
+        """How many queues have an event channel of their own (XB-67)."""
+        return len(self._ports)
+
     # --- events ---
 
     def event(self) -> bool:

@@ -7,6 +7,7 @@ One event that has work clears its record.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -22,16 +23,44 @@ PENALTY_DOUBLINGS = 7
 EVENTS_AT_ONCE = 8
 
 
+@dataclass
+class EventCounters:
+    """Events of one device, on all its ports. To send one is a hypercall (EVTCHNOP_send); to hear a port again
+    is one only where the next event has come meanwhile, which the kernel does not tell."""
+
+    received: int = 0
+    spurious: int = 0
+    """received for nothing"""
+    sent: int = 0
+
+
 class Port:
     """A bound port. `close` unbinds it."""
 
-    def __init__(self, ports: Ports, local: int, remote: int, handler: Callable[[], bool]) -> None:
+    def __init__(
+        self, ports: Ports, local: int, remote: int, handler: Callable[[], bool], counters: EventCounters
+    ) -> None:
         self._ports, self.local, self.remote, self.handler = ports, local, remote, handler
+        self.counters = counters
         self.spurious = 0
 
     def notify(self) -> None:
         """Sends the guest an event."""
+        self.counters.sent += 1
         self._ports.channels.notify(self.local)
+
+    def handle(self) -> None:
+        """An event has come."""
+        self.counters.received += 1
+        if self.handler():
+            self.spurious = 0
+        else:
+            self.spurious += 1
+            self.counters.spurious += 1
+
+    def unmask(self) -> None:
+        """The port is heard again."""
+        self._ports.channels.unmask(self.local)
 
     def close(self) -> None:
         """Unbinds the port; does nothing the second time."""
@@ -51,10 +80,13 @@ class Ports:
         self.events = 0
         self.penalties = 0
 
-    def bind(self, domid: int, remote: int, handler: Callable[[], bool]) -> Port:
+    def bind(
+        self, domid: int, remote: int, handler: Callable[[], bool], counters: EventCounters | None = None
+    ) -> Port:
         """Binds the guest's port `remote`; `handler` tells whether there was anything to do. Raises
         XenError."""
-        port = Port(self, self.channels.bind(domid, remote), remote, handler)
+        local = self.channels.bind(domid, remote)
+        port = Port(self, local, remote, handler, counters or EventCounters())
         self._bound[port.local] = port
         return port
 
@@ -73,11 +105,11 @@ class Ports:
             port = self._bound.get(number)
             if port is None:  # released while its event was on the way
                 continue
-            port.spurious = 0 if port.handler() else port.spurious + 1
+            port.handle()
             if self._bound.get(number) is not port:  # its own event closed it
                 continue
             if port.spurious <= SPURIOUS_FREE:
-                self.channels.unmask(number)
+                port.unmask()
             else:
                 self._punish(port)
 
@@ -87,6 +119,6 @@ class Ports:
 
         def unmask() -> None:
             if self._bound.get(port.local) is port:
-                self.channels.unmask(port.local)
+                port.unmask()
 
         self._later(PENALTY_FIRST * 2**doublings, unmask)

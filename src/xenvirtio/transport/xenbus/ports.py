@@ -25,8 +25,11 @@ EVENTS_AT_ONCE = 8
 
 @dataclass
 class EventCounters:
-    """Events of one device, on all its ports. To send one is a hypercall (EVTCHNOP_send); to hear a port again
-    is one only where the next event has come meanwhile, which the kernel does not tell."""
+    """Events of one device, on all its ports.
+
+    To send one is a hypercall (EVTCHNOP_send). To hear a port again is one only where the next event has come
+    meanwhile, which the kernel does not tell.
+    """
 
     received: int = 0
     spurious: int = 0

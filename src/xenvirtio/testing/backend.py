@@ -50,7 +50,8 @@ class InProcessWorker:
         self._words = "running"
         ports = Ports(self._channels, self._loop.later)
         self._loop.add(self._channels.fileno(), ports.ready)
-        handles = Handles(ports, self._table, lambda: backend.mappers[guest.domid])
+        model = backend.xen.device_model
+        handles = Handles(ports, self._table, lambda: backend.mappers[guest.domid], lambda: model)
         self.worker = Worker(guest, self._loop, self._theirs, lambda _: handles, backend.make_device)
 
     def turn(self) -> None:

@@ -127,6 +127,7 @@ class ForeignGuest(_Base):
         self.domid = domid
         self.base = base
         self.mapper = FakeForeignMapper(self.ram, domid, base)
+        self.table = FakeGrantTable(self.ram, domid)  # its device pages are granted
 
     def share(self, offset: int, length: int, writable: bool) -> int:  # noqa: ARG002
         return (self.base << 12) + offset

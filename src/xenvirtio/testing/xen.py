@@ -1,4 +1,4 @@
-"""An in-process Xen: XenStore with watches, transactions and permissions, and event channels.
+"""An in-process Xen: XenStore with watches, transactions and permissions, event channels, IOREQ servers.
 
     xen = FakeXen()
     xen.start_domain(5, "guest")
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Self
 
+from xenvirtio.testing.devicemodel import FakeDeviceModel
 from xenvirtio.testing.evtchn import FakeEventChannels, Machine
 from xenvirtio.testing.store import FakeStore, Tree
 
@@ -22,8 +23,10 @@ class FakeXen:
     def __init__(self) -> None:
         self.tree = Tree()
         self.domains: dict[int, str] = {}
+        self.kinds: dict[int, str] = {}
         self.machine = Machine()
         self._control = FakeStore(self.tree, 0, self.domains)
+        self.device_model = FakeDeviceModel(self)
         self.start_domain(0, "Domain-0")
 
     def __enter__(self) -> Self:
@@ -38,7 +41,7 @@ class FakeXen:
 
     def start_domain(self, domid: int, name: str, kind: str = "pv") -> None:
         """Makes a domain with the nodes that libxl gives it."""
-        self.domains[domid] = name
+        self.domains[domid], self.kinds[domid] = name, kind
         home = f"/local/domain/{domid}"
         self._control.write(f"{home}/name", name)
         self._control.write(f"{home}/domid", str(domid))

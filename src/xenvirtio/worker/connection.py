@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from xenvirtio.errors import GuestViolation, XenError
-from xenvirtio.memory.foreign import ForeignMemory
 from xenvirtio.memory.grant import GrantMemory
 from xenvirtio.spec.xenbus import MemoryAccess
 from xenvirtio.transport.xenbus.device import XenbusDevice
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
     from xenvirtio.memory.interfaces import ForeignMapper, GrantTable
     from xenvirtio.transport.xenbus.ports import Port, Ports
     from xenvirtio.transport.xenbus.saved import Saved, StateFile
+    from xenvirtio.worker.invalidation import Invalidation
+    from xenvirtio.xen.interfaces import DeviceModel
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class Handles:
     grants: GrantTable
     foreign: Callable[[], ForeignMapper]
     """made when the first device wants it: grant mode does without the privilege"""
+    device_model: Callable[[], DeviceModel]
+    """made when the first device may have a map cache"""
 
 
 class Line:
@@ -79,6 +82,8 @@ class Connection:
         label: str,
         fresh: Saved,
         file: StateFile,
+        invalidation: Invalidation,
+        cache_bytes: int,
         *,
         resume: bool,
     ) -> None:
@@ -96,8 +101,13 @@ class Connection:
         with contextlib.ExitStack() as stack:
             address = handles.grants.map([saved.page], guest.domid, True)
             stack.callback(handles.grants.unmap, address, 1)
-            self.memory = self._open_memory(guest, handles, saved.access)
-            stack.callback(self.memory.close)
+            self.memory: GuestMemory
+            if saved.access == MemoryAccess.FOREIGN:
+                self.memory = foreign = invalidation.open(handles.foreign(), cache_bytes)
+                stack.callback(invalidation.release, foreign)
+            else:
+                self.memory = GrantMemory(handles.grants, guest.domid)
+                stack.callback(self.memory.close)
             self._line = line = Line(handles.ports, guest.domid, saved.port)
             stack.callback(line.close)
             self.transport = XenbusDevice(
@@ -114,12 +124,6 @@ class Connection:
             line.handler = self.transport.event
             self._stack = stack.pop_all()
         self.access = saved.access
-
-    @staticmethod
-    def _open_memory(guest: Guest, handles: Handles, access: str) -> GuestMemory:
-        if access == MemoryAccess.FOREIGN:
-            return ForeignMemory(handles.foreign(), guest.domid)
-        return GrantMemory(handles.grants, guest.domid)
 
     def report(self) -> dict[str, Any]:
         """How it is, for `xenvirtio list --json`."""

@@ -14,6 +14,7 @@ from xenvirtio.transport.xenbus.saved import StateFile
 from xenvirtio.worker import messages
 from xenvirtio.worker.attention import Attention
 from xenvirtio.worker.connection import Guest
+from xenvirtio.worker.invalidation import server_file
 from xenvirtio.worker.life import WorkerLife
 
 if TYPE_CHECKING:
@@ -257,6 +258,13 @@ class ServedGuest:
     def worker_given_up(self, words: str) -> None:
         for device in list(self.devices.values()):
             self._act(device, device.walk.gave_up(words))
+        if server_file(self.guest).exists():  # the guest may wait for it: one more, only to end that
+            try:
+                self.life.start()
+            except XenError as error:
+                logger.warning("guest %s (%d): %s", self.guest.name, self.guest.domid, error.message)
+            else:
+                self.life.end(self._limits.stop_seconds)
 
     def worker_ended(self) -> None:
         if self.devices and not self.gone and not self._stopping:

@@ -23,7 +23,9 @@ from xenvirtio.transport.xenbus.ports import Ports
 from xenvirtio.transport.xenbus.saved import Saved, StateFile
 from xenvirtio.worker import messages
 from xenvirtio.worker.connection import Connection, Guest, Handles
+from xenvirtio.worker.invalidation import Invalidation, cache_setting, server_file
 from xenvirtio.worker.loop import Loop
+from xenvirtio.xen.devicemodel import XenDeviceModel
 from xenvirtio.xen.evtchn import XenEventChannels
 from xenvirtio.xen.foreign import XenForeignMemory
 from xenvirtio.xen.gnttab import XenGrantTable
@@ -47,8 +49,8 @@ ORDERS_AT_ONCE = 8
 class Hosted:
     """A device that is open, connected or not."""
 
-    def __init__(self, worker: Worker, devid: int, device: Device, label: str) -> None:
-        self.devid, self.device, self.label = devid, device, label
+    def __init__(self, worker: Worker, devid: int, device: Device, label: str, cache_bytes: int) -> None:
+        self.devid, self.device, self.label, self.cache_bytes = devid, device, label, cache_bytes
         self.connection: Connection | None = None
         self._loop = worker.loop
         self._fds = list(device.pollers())
@@ -95,14 +97,23 @@ class Worker:
         self.guest, self.loop, self._control = guest, loop, control
         self._open_handles, self._make_device = open_handles, make_device
         self._handles: Handles | None = None
+        self._invalidation: Invalidation | None = None
         self._hosted: dict[int, Hosted] = {}
         loop.add(control.fileno(), self._orders)
+        if server_file(guest).exists():  # a vCPU may wait for what a killed worker owes it
+            self.invalidation.take_over()
 
     @property
     def handles(self) -> Handles:
         if self._handles is None:
             self._handles = self._open_handles(self.loop)
         return self._handles
+
+    @property
+    def invalidation(self) -> Invalidation:
+        if self._invalidation is None:
+            self._invalidation = Invalidation(self.guest, self.handles)
+        return self._invalidation
 
     @property
     def hosted(self) -> list[Hosted]:
@@ -165,8 +176,10 @@ class Worker:
     def _prepare(self, order: messages.Prepare) -> None:
         self.handles  # noqa: B018 (opens them: what is missing shows now)
         self._close_hosted(order.devid)
+        cache_bytes = cache_setting(order.host)
         device = self._make_device(order.device_id, order.host)
-        self._hosted[order.devid] = Hosted(self, order.devid, device, self._label(order.devid))
+        hosted = Hosted(self, order.devid, device, self._label(order.devid), cache_bytes)
+        self._hosted[order.devid] = hosted
 
     def _attach(self, order: messages.Attach) -> None:
         hosted = self._hosted.get(order.devid)
@@ -181,6 +194,8 @@ class Worker:
             hosted.label,
             fresh,
             self._state_file(order.devid),
+            self.invalidation,
+            hosted.cache_bytes,
             resume=order.resume,
         )
         logger.info("%s: %s", hosted.label, "connected again" if order.resume else "connected")
@@ -223,13 +238,17 @@ class Worker:
     def _counters(self) -> dict[str, int]:
         if self._handles is None:
             return {}
-        return {"events": self._handles.ports.events, "penalties": self._handles.ports.penalties}
+        ports = self._handles.ports
+        heard = self._invalidation.answered if self._invalidation is not None else 0
+        return {"events": ports.events, "penalties": ports.penalties, "invalidations": heard}
 
     def close(self) -> None:
         """Stops and closes every device; the state files stay."""
         for devid in list(self._hosted):
             with contextlib.suppress(XenError, OSError):
                 self._close_hosted(devid)
+        if self._invalidation is not None:
+            self._invalidation.close()
         self.loop.remove(self._control.fileno())
 
 
@@ -243,7 +262,7 @@ def open_xen(loop: Loop) -> Handles:
         raise
     ports = Ports(channels, loop.later)
     loop.add(channels.fileno(), ports.ready)
-    return Handles(ports, grants, functools.cache(XenForeignMemory))
+    return Handles(ports, grants, functools.cache(XenForeignMemory), functools.cache(XenDeviceModel))
 
 
 @contextlib.contextmanager

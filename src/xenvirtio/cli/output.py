@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from xenvirtio.toolstack.listing import DeviceRow
 
 HEADINGS = (
-    *("GUEST", "DOMAIN", "TYPE", "DEVICE", "KIND", "TRANSPORT", "MEMORY"),
-    *("STATE", "BACKING", "IN", "OUT"),
+    *("GUEST", "DOMAIN", "TYPE", "DEVICE", "TRANSPORT", "MEMORY", "STATE"),
+    *("IN/S", "REQ/S", "OUT/S", "REQ/S", "IN", "OUT", "BACKING"),
 )
-NUMBERS = ("DOMAIN", "IN", "OUT")
+NUMBERS = ("DOMAIN", "IN/S", "OUT/S", "REQ/S", "IN", "OUT")
+#: a device that the backend gave up; why is told below the table
+FAILED = "failed"
 
 
 def print_json(value: Any) -> None:
@@ -24,12 +26,15 @@ def print_json(value: Any) -> None:
 
 
 def print_devices(rows: Sequence[DeviceRow]) -> None:
-    """One line a device."""
+    """One line a device, and then one for each error."""
     lines = [_cells(row) for row in rows]
     if sys.stdout.isatty():
         _print_table(lines)
     else:
         print_columns([HEADINGS, *lines])
+    for row in rows:
+        if row.error is not None:
+            print(f"{row.guest} {row.device}: {row.error} ({row.state})")
 
 
 def print_columns(lines: Sequence[Sequence[str]]) -> None:
@@ -40,21 +45,35 @@ def print_columns(lines: Sequence[Sequence[str]]) -> None:
 
 
 def _cells(row: DeviceRow) -> tuple[str, ...]:
-    state = row.state if row.error is None else f"{row.state}: {row.error}"
-    keys = ("bytes_read", "bytes_written") if row.kind == "disk" else ("rx_bytes", "tx_bytes")
-    amounts = [amount(row.counters[key]) if key in row.counters else None for key in keys]
-    texts = (row.type, row.device, row.kind, row.transport, row.memory_access, state, row.backing, *amounts)
-    return row.guest, str(row.domid), *(text or "-" for text in texts)
+    state = row.state if row.error is None else FAILED
+    texts = (row.type, row.device, row.transport, row.memory_access, state)
+    rates, totals = row.rates, row.totals
+    numbers = ["-"] * 6
+    if rates is not None:
+        numbers[:4] = (
+            amount(rates.in_bytes),
+            count(rates.in_requests),
+            amount(rates.out_bytes),
+            count(rates.out_requests),
+        )
+    if totals is not None:
+        numbers[4:] = amount(totals.in_bytes), amount(totals.out_bytes)
+    return row.guest, str(row.domid), *(text or "-" for text in texts), *numbers, row.backing
 
 
-def amount(count: int) -> str:
+def count(rate: float) -> str:
+    """A number of requests for people: 0, 0.4, 12, 120000."""
+    return f"{rate:.1f}" if 0 < rate < 10 else f"{rate:.0f}"
+
+
+def amount(size: float) -> str:
     """Bytes for people: 512 B, 1.5 KiB, 64.0 MiB."""
-    value, unit = float(count), "B"
+    value, unit = float(size), "B"
     for bigger in ("KiB", "MiB", "GiB", "TiB"):
         if value < 1024:
             break
         value, unit = value / 1024, bigger
-    return f"{count} B" if unit == "B" else f"{value:.1f} {unit}"
+    return f"{value:.0f} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def _print_table(lines: Sequence[Sequence[str]]) -> None:

@@ -5,9 +5,11 @@ Each function imports what it needs: `xenvirtio list` starts without what starts
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from xenvirtio.errors import UsageError
 from xenvirtio.toolstack.checks import Host, check_user
 from xenvirtio.worker.status import counters, daemon_runs
 
@@ -35,11 +37,22 @@ def local_toolstack(say: Callable[[str], None]) -> Iterator[Toolstack]:
         yield Toolstack(xl, store, host, say=say)
 
 
-def local_rows() -> list[DeviceRow]:
-    """All virtio devices that this machine serves, with the daemon's counters if it runs."""
+def local_rows(guest: str | None = None, seconds: float = 0) -> list[DeviceRow]:
+    """All virtio devices that this machine serves, or one guest's, with the daemon's counters if it runs.
+
+    `guest` is a name or a domain number. Rates are those of the next `seconds`, which pass here; without,
+    those of the workers' last seconds. Raises UsageError if there is no such guest with virtio devices.
+    """
     from xenvirtio.toolstack.listing import rows
     from xenvirtio.xen.store import XenStore
 
     check_user(Host())
     with XenStore() as store:
-        return rows(store, counters())
+        earlier = None
+        if seconds:
+            earlier = counters()
+            time.sleep(seconds)
+        found = rows(store, counters(), earlier, guest)
+    if guest is not None and not found:
+        raise UsageError(f"no guest {guest!r} has virtio devices", hint="xenvirtio list, or xl list")
+    return found

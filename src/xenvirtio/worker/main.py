@@ -25,6 +25,7 @@ from xenvirtio.worker import messages
 from xenvirtio.worker.connection import Connection, Guest, Handles
 from xenvirtio.worker.invalidation import Invalidation, cache_setting, server_file
 from xenvirtio.worker.loop import Loop
+from xenvirtio.worker.readings import READING_SECONDS, Readings
 from xenvirtio.xen.devicemodel import XenDeviceModel
 from xenvirtio.xen.evtchn import XenEventChannels
 from xenvirtio.xen.foreign import XenForeignMemory
@@ -52,6 +53,7 @@ class Hosted:
     def __init__(self, worker: Worker, devid: int, device: Device, label: str, cache_bytes: int) -> None:
         self.devid, self.device, self.label, self.cache_bytes = devid, device, label, cache_bytes
         self.connection: Connection | None = None
+        self.readings = Readings(time.monotonic())
         self._loop = worker.loop
         self._fds = list(device.pollers())
         for fd, call in device.pollers().items():
@@ -65,6 +67,11 @@ class Hosted:
                 call()
 
         return run
+
+    def report(self) -> dict[str, Any]:
+        """How it is: what it is, its counters, its connection's if it has one."""
+        entry = {"device_id": self.device.device_id, "counters": dict(self.device.counters)}
+        return entry if self.connection is None else entry | self.connection.report()
 
     def disconnect(self) -> None:
         """Does nothing if it is not connected."""
@@ -100,6 +107,7 @@ class Worker:
         self._invalidation: Invalidation | None = None
         self._hosted: dict[int, Hosted] = {}
         loop.add(control.fileno(), self._orders)
+        loop.later(READING_SECONDS, self._read)
         if server_file(guest).exists():  # a vCPU may wait for what a killed worker owes it
             self.invalidation.take_over()
 
@@ -226,14 +234,14 @@ class Worker:
     def _report(self) -> dict[str, dict[str, Any]]:
         report: dict[str, dict[str, Any]] = {}
         for devid, hosted in self._hosted.items():
-            entry: dict[str, Any] = {
-                "device_id": hosted.device.device_id,
-                "counters": dict(hosted.device.counters),
-            }
-            if hosted.connection is not None:
-                entry |= hosted.connection.report()
-            report[str(devid)] = entry
+            entry = hosted.report()
+            report[str(devid)] = entry | hosted.readings.report(time.monotonic(), entry)
         return report
+
+    def _read(self) -> None:
+        for hosted in self.hosted:
+            hosted.readings.take(time.monotonic(), hosted.report())
+        self.loop.later(READING_SECONDS, self._read)
 
     def _counters(self) -> dict[str, int]:
         if self._handles is None:

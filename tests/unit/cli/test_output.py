@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pytest
 
 from xenvirtio.cli.output import amount, print_devices, print_json
 from xenvirtio.toolstack.listing import DeviceRow
+from xenvirtio.toolstack.rates import Rates, Totals
 
 DISK = DeviceRow(
     guest="web",
@@ -20,23 +23,43 @@ DISK = DeviceRow(
     state="connected",
     error=None,
     backing="/srv/[a].img",
-    counters={"bytes_read": 1536, "bytes_written": 64 << 20},
+    totals=Totals(60.0, 1536, 3, 64 << 20, 64),
+    rates=Rates(5.0, 307.2, 0.6, 13421772.8, 12.8),
+    per_request=None,
+    map_hit_rate=None,
+    counters={"bytes_read": 1536},
     memory={},
     backend={},
 )
-NIC = DeviceRow(
-    "db", 12, None, "eth0", "nic", "xenbus", None, "closed", "no tap", "vio12.0 in br", {}, {}, {}
+NIC = replace(
+    DISK,
+    guest="db",
+    domid=12,
+    type=None,
+    device="eth0",
+    kind="nic",
+    memory_access=None,
+    state="guest Closed (6), backend Closed (6)",
+    error="no tap",
+    backing="vio12.0 in br",
+    totals=None,
+    rates=None,
 )
 
 
 def test_plain_columns_are_aligned_and_hold_no_colour(capsys: pytest.CaptureFixture[str]) -> None:
     print_devices([DISK, NIC])
-    heading, disk, nic = capsys.readouterr().out.splitlines()
-    assert " ".join(heading.split()) == "GUEST DOMAIN TYPE DEVICE KIND TRANSPORT MEMORY STATE BACKING IN OUT"
+    heading, disk, nic, error = capsys.readouterr().out.splitlines()
+    assert " ".join(heading.split()) == (
+        "GUEST DOMAIN TYPE DEVICE TRANSPORT MEMORY STATE IN/S REQ/S OUT/S REQ/S IN OUT BACKING"
+    )
     assert disk.split("  ")[0] == "web"
-    assert disk.index("connected") == nic.index("closed: no tap") == heading.index("STATE")
-    assert disk.endswith("1.5 KiB  64.0 MiB")
+    assert disk.index("connected") == nic.index("failed") == heading.index("STATE")
+    numbers = ["307 B", "0.6", "12.8 MiB", "13", "1.5 KiB", "64.0 MiB", "/srv/[a].img"]
+    assert re.split(" {2,}", disk)[7:] == numbers
     assert nic.split()[2] == "-"
+    assert nic.endswith("-      -      -         -      -        -         vio12.0 in br")
+    assert error == "db eth0: no tap (guest Closed (6), backend Closed (6))"
     assert "\x1b" not in disk
 
 
@@ -51,7 +74,9 @@ def test_a_terminal_gets_a_table_that_shows_names_as_they_are(
 
 def test_json_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     print_json([DISK.as_json()])
-    assert json.loads(capsys.readouterr().out)[0]["counters"]["bytes_read"] == 1536
+    row = json.loads(capsys.readouterr().out)[0]
+    assert row["counters"]["bytes_read"] == 1536
+    assert row["rates"]["out_bytes"] == 13421772.8
 
 
 @pytest.mark.parametrize(

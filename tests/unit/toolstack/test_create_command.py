@@ -37,7 +37,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, watched: list[Record]
         yield replace(world.toolstack, say=say)
 
     monkeypatch.setattr(local, "local_toolstack", local_toolstack)
-    monkeypatch.setattr(local, "local_rows", lambda: rows(world.store, {}))
+    monkeypatch.setattr(local, "local_rows", lambda *_: rows(world.store, {}))
     monkeypatch.setattr(lifecycle, "leave_watcher", watched.append)
     return world
 

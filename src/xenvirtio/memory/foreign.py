@@ -75,9 +75,9 @@ class ForeignMemory(GuestMemory):
         except XenError as error:
             raise MemoryViolation(f"frames from {address >> 12:#x} cannot be mapped: {error}") from error
         if any(errors):
-            bad = next(frame for frame, error in zip(frames, errors, strict=True) if error)
+            bad = [frame for frame, error in zip(frames, errors, strict=True) if error]
             self._maps.unmap(held)
-            raise MemoryViolation(f"frame {bad:#x} cannot be mapped")
+            raise MemoryViolation(f"frame {bad[0]:#x} cannot be mapped")
         return Mapping(first + offset, length, partial(self._maps.unmap, held))
 
     def begin(self, batch: Segments, first: int = 0) -> int:

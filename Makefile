@@ -3,6 +3,7 @@
 SHELL := /bin/bash
 RELEASE ?= trixie
 ACCESS ?= grant
+MINUTES ?= 20
 PACKAGES ?= e2fsprogs gcc iproute2 libc6-dev mmdebstrap mount python3-dev python3-venv qemu-system-x86 qemu-utils \
 	squashfs-tools zstd
 VENV := .venv
@@ -12,7 +13,7 @@ UNIT := $(RUN)/python -m pytest -q -n 2
 # what Cython compiles, and what runs on it
 COMPILED := $(addprefix tests/unit/,test_mode.py memory queue device testing transport worker)
 
-.PHONY: demo test unit lint lab-test module-check setup clean
+.PHONY: demo test unit lint lab-test soak module-check setup clean
 
 demo: setup
 	$(RUN)/xenvirtio demo --release $(RELEASE) --memory-access $(ACCESS)
@@ -25,6 +26,9 @@ unit: setup
 
 lab-test: setup
 	$(RUN)/python -m pytest -v tests/lab --lab-release $(RELEASE)
+
+soak: setup
+	$(RUN)/xenvirtio lab soak --release $(RELEASE) --minutes $(MINUTES)
 
 module-check: setup
 	$(RUN)/xenvirtio lab check-module --release $(RELEASE)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, cast
 
 from tests.lab.lab_rig import MIB, device_of
 
 if TYPE_CHECKING:
+    from xenvirtio.lab import Lab
     from xenvirtio.lab.guest import Backend, Guest
 
 
@@ -33,6 +35,36 @@ def test_counters_grow_with_what_the_guest_does(guest: Guest, backend: Backend) 
     assert before.keys() <= after.keys()
     grown = {name: after[name] - before.get(name, 0) for name in after}
     assert max(grown.values(), default=0) >= 8 * MIB, grown
+
+
+def test_rates_are_of_the_time_between_two_readings(guest: Guest, lab: Lab) -> None:
+    guest.run(
+        "(while [ ! -e /tmp/stop ]; do dd if=/dev/zero of=/dev/vda bs=64k count=64 oflag=direct; done) "
+        ">/dev/null 2>&1 &"
+    )
+    try:
+        listed = lab.run(["xenvirtio", "list", guest.name, "--json", "--interval", "3"]).check().stdout
+        table = lab.run(["xenvirtio", "list", guest.name]).check().stdout.splitlines()
+    finally:
+        guest.run("touch /tmp/stop; wait; sleep 1; rm /tmp/stop")
+    rows = {row["device"]: row for row in json.loads(listed)}
+    rates, totals = rows["vda"]["rates"], rows["vda"]["totals"]
+    assert 3 <= rates["seconds"] < 30
+    assert 0 < rates["out_bytes"] * rates["seconds"] <= totals["out_bytes"] + 1
+    # whole writes of 64 KiB, in one request each or in a few
+    assert 4096 <= rates["out_bytes"] / rates["out_requests"] <= 65536
+    assert rows["vda"]["per_request"]["hypercalls"] > 0
+    assert rows["vdb"]["rates"]["out_bytes"] == 0
+    assert "OUT/S" in table[0]
+    assert [line.split()[3] for line in table[1:]] == ["vda", "vdb", "eth0"]
+
+
+def test_a_guest_that_is_not_there(lab: Lab, backend: Backend) -> None:
+    assert backend.pid() > 0
+    done = lab.run(["xenvirtio", "list", "nobody"])
+    assert done.returncode == 2
+    assert "'nobody'" in done.stderr
+    assert "try:" in done.stderr
 
 
 def _numbers(value: object, prefix: str = "") -> dict[str, int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from xenvirtio.errors import XenError, XenvirtioError
 from xenvirtio.transport.xenbus import backend, nodes
-from xenvirtio.transport.xenbus.backend import Walk
+from xenvirtio.transport.xenbus.backend import Phase, Walk
 from xenvirtio.transport.xenbus.nodes import DeviceKey, NodeError, Settings
 from xenvirtio.transport.xenbus.saved import StateFile
 from xenvirtio.worker import messages
@@ -105,7 +105,11 @@ class ServedGuest:
         if device is None or self.gone or self._stopping:
             return
         now = nodes.snapshot(self._store, device.key, self._own)
+        before = device.walk.phase
         self._act(device, device.walk.step(now))
+        if before is Phase.WAITING and device.walk.phase in (Phase.CLOSING, Phase.CLOSED):
+            why = nodes.guest_error(self._store, device.key) or "it does not say why"
+            logger.warning("guest %s device %s: not taken: %s", self.guest.name, device.key, why)
         if not now.exists:
             device.settle()
             self.attention.drop(devid)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from xenvirtio.spec import virtio, xenbus
+from xenvirtio.spec.xenbus import Result
 from xenvirtio.testing.backend import InProcessBackend, plug, remove, unplug
+from xenvirtio.testing.driver import Driver
 from xenvirtio.testing.echo import ECHO, EchoDevice
 from xenvirtio.testing.frontend import Frontend
 from xenvirtio.testing.guest import ForeignGuest, GrantGuest
@@ -241,3 +243,39 @@ def test_the_status_counts_what_was_done(tmp_path: Path) -> None:
     assert device["memory"]["grants_copied"] >= 2
     assert device["status"] == 15
     world.close()
+
+
+def test_addresses_that_are_not_the_guests_name_frame_guest_and_way_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """XB-77, XB-80: a PV guest without iommu=soft gives pseudo-physical ones. One warning, no side effect."""
+    world = World(tmp_path, "foreign")
+    world.frontend.connect()
+    world.frontend.negotiate()
+    driver = Driver(world.guest, 64, world.frontend.features, 0)
+    pseudo = {name: getattr(driver.config, name) & 0xFFFFFFF for name in ("desc", "driver", "device")}
+    for _ in range(2):
+        assert world.frontend.enable_queue(driver, **pseudo) is Result.FAULT
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert len(warnings) == 1
+    frame = f"frame {pseudo['desc'] >> 12:#x} "
+    for part in ("guest guest (5) device 0 queue 0", frame, "iommu=soft", "XB-77"):
+        assert part in warnings[0]
+    assert world.frontend.enable_queue(driver) is Result.OK
+    driver.close()
+    world.close()
+
+
+def test_a_frontend_that_does_not_take_the_device_has_its_reason_in_the_daemons_log(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """XB-15."""
+    world.frontend.wait_backend(XenbusState.INIT_WAIT)
+    why = "95 a PV guest needs iommu=soft\x1b[2J"
+    world.backend.store.write(f"/local/domain/{DOMID}/error/device/virtio/0/error", why)
+    world.frontend.set_state(XenbusState.CLOSING)
+    world.frontend.wait_backend(XenbusState.CLOSING)
+    world.frontend.set_state(XenbusState.CLOSED)
+    world.frontend.wait_backend(XenbusState.CLOSED)
+    warnings = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert warnings == [f"guest guest device {KEY}: not taken: 95 a PV guest needs iommu=soft[2J"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from xenvirtio.errors import GuestViolation, MemoryViolation, XenError
 from xenvirtio.spec import virtio
-from xenvirtio.spec.xenbus import DRV_DATA_MAX, Command, Result
+from xenvirtio.spec.xenbus import DRV_DATA_MAX, Command, MemoryAccess, Result
 from xenvirtio.transport.xenbus.saved import Saved, SavedQueue
 
 if TYPE_CHECKING:
@@ -34,6 +34,12 @@ SETTABLE = (
 #: status bits after which only a reset helps
 STOPPED = virtio.STATUS_DEVICE_NEEDS_RESET | virtio.STATUS_FAILED
 
+#: why a frame may not be the guest's (XB-77)
+PSEUDO_PHYSICAL = (
+    "; if it is a PV guest, its addresses are pseudo-physical: add iommu=soft to its kernel's command line, "
+    "so that they are machine addresses (XB-77)"
+)
+
 
 class Commanded(Protocol):
     """The device that commands are about."""
@@ -42,6 +48,8 @@ class Commanded(Protocol):
     device: Device
     saved: Saved
     """status, features and queues as they are now"""
+    faults: int
+    """commands refused because memory could not be reached"""
 
     @property
     def offered(self) -> int:
@@ -84,10 +92,22 @@ def execute(target: Commanded, request: Request) -> tuple[Result, int]:
                 return _queue_reset(target, request), 0
             case Command.CONFIG_WRITE:
                 return _config_write(target, request), 0
+    except MemoryViolation as violation:
+        _tell_fault(target, request, violation)
+        return Result.FAULT, 0
     except GuestViolation as violation:
         logger.info("%s: command %d: %s", target.label, request.command, violation.rule)
-        return Result.FAULT if isinstance(violation, MemoryViolation) else Result.INVALID, 0
+        return Result.INVALID, 0
     return Result.UNKNOWN, 0
+
+
+def _tell_fault(target: Commanded, request: Request, violation: MemoryViolation) -> None:
+    """The first of a connection is for the administrator: honest guests have none unless misconfigured."""
+    target.faults += 1
+    level = logging.WARNING if target.faults == 1 else logging.INFO
+    cause = PSEUDO_PHYSICAL if target.saved.access == MemoryAccess.FOREIGN else ""
+    text = "%s queue %d: refused: %s%s"
+    logger.log(level, text, target.label, request.queue, violation.rule, cause)
 
 
 def _set_status(target: Commanded, request: Request) -> Result:

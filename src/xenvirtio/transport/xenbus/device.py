@@ -73,6 +73,7 @@ class XenbusDevice:
         self._ports: dict[int, Port] = {}
         self._active = False
         self.violations = 0
+        self.faults = 0
         self.kicks = 0
         self.ignored_kicks = 0
         device.config_changed = self._config_changed

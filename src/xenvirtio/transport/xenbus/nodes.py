@@ -247,6 +247,12 @@ def publish(
         view.write(f"{base}/state", str(state.value))
 
 
+def guest_error(view: View, key: DeviceKey) -> str | None:
+    """Why the frontend gave up, in at most 512 printable characters of its own (XB-15), if it says so."""
+    words = read_guest(view, f"/local/domain/{key.domid}/error/device/{xenbus.KIND}/{key.devid}/error")
+    return "".join(c for c in words[:512] if c.isprintable()) if words else None
+
+
 def guest_name(view: View, domid: int) -> str:
     """The guest's name for people, at most 64 printable characters; `domain 5` if it has none."""
     name = read_guest(view, f"/local/domain/{domid}/name") or ""

@@ -64,8 +64,11 @@ def app(
     from xenvirtio.toolstack.lifecycle import leave_watcher
     from xenvirtio.toolstack.local import local_toolstack
     from xenvirtio.toolstack.records import Record
+    from xenvirtio.toolstack.served import machine_backend
 
-    guest = guest_from(read(configuration, settings))
+    guest = guest_from(read(configuration, settings), machine_backend())
+    for note in guest.notes:
+        _say(note)
     for warning in guest.warnings:
         _say(f"warning: {warning}")
     for number in (signal.SIGTERM, signal.SIGHUP):

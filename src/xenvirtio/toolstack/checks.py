@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xenvirtio.device.block.lock import lock_image
 from xenvirtio.errors import UsageError, XenvirtioError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from io import FileIO
 
     from xenvirtio.toolstack.guest import Guest, VirtioDevice
     from xenvirtio.toolstack.xl import Domain
 
 SECTOR = 512  # bytes; virtio 1.3 §5.2.4: capacity counts these
+#: how an image of a format begins (QEMU, docs/interop/qcow2.txt, qed_spec.txt)
+MAGIC = {"qcow": b"QFI\xfb", "qcow2": b"QFI\xfb", "qed": b"QED\0"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,8 @@ def check_guest(guest: Guest, host: Host) -> None:
             check_image(device)
         else:
             check_bridge(device, host)
+    for vdev, disk in guest.qemu_disks.items():
+        check_file(f"disk {vdev}", disk["path"], disk["mode"] == "w", disk["format"])
     if guest.devices and not host.daemon_runs():
         raise XenvirtioError(
             "the daemon that serves virtio devices does not run",
@@ -73,8 +79,11 @@ def check_running(guest: Guest, domains: list[Domain]) -> None:
 
 def check_image(device: VirtioDevice) -> None:
     """Raises UsageError unless a disk's image can be served."""
-    path, writable = device.settings["path"], device.settings["mode"] == "w"
-    name = f"disk {device.vdev}"
+    check_file(f"disk {device.vdev}", device.settings["path"], device.settings["mode"] == "w")
+
+
+def check_file(name: str, path: str, writable: bool, form: str = "raw") -> None:
+    """Raises UsageError unless a disk's image is there, whole, and in use by nobody who excludes this use."""
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:
@@ -90,17 +99,27 @@ def check_image(device: VirtioDevice) -> None:
     except OSError as error:
         hint = "give it read-only: access=ro" if writable else None
         raise UsageError(f"{name}: cannot open {path}: {error.strerror}", hint) from None
-    try:
-        size = os.lseek(handle, 0, os.SEEK_END)
-    finally:
-        os.close(handle)
+    with open(handle, "rb", buffering=0) as image:
+        _check_content(name, path, image, form)
+        try:
+            lock_image(image.fileno(), path, not writable)
+        except UsageError as error:
+            raise UsageError(f"{name}: {error.message}", error.hint) from None
+
+
+def _check_content(name: str, path: str, image: FileIO, form: str) -> None:
+    size = image.seek(0, os.SEEK_END)
     if size == 0:
         raise UsageError(f"{name}: {path} is empty", hint=f"truncate -s 1G {path}")
-    if size % SECTOR:
+    if form == "raw" and size % SECTOR:
         raise UsageError(
             f"{name}: the size of {path} is {size} bytes, which is no multiple of {SECTOR}",
             hint=f"fill it up: truncate -s %{SECTOR} {path}",
         )
+    image.seek(0)
+    magic = MAGIC.get(form, b"")
+    if image.read(len(magic)) != magic:
+        raise UsageError(f"{name}: {path} is no image of format {form}", hint=f"qemu-img info {path}")
 
 
 def check_bridge(device: VirtioDevice, host: Host) -> None:

@@ -67,13 +67,26 @@ class GuestConfig:
                 entries.append(item)
         return tuple(entries)
 
+    def command_line(self) -> tuple[str, str]:
+        """The setting that more words for the kernel go to, and its command line, as xl has it."""
+        if self.last("cmdline"):
+            return "cmdline", self.string("cmdline") or ""
+        root, extra = self.string("root"), self.string("extra")
+        return "extra", " ".join(([f"root={root}"] if root else []) + ([extra] if extra else []))
+
     def for_xl(
-        self, *, without: frozenset[str], lists: Mapping[str, Many[Atom]], extra: Mapping[str, str]
+        self,
+        *,
+        without: frozenset[str],
+        lists: Mapping[str, Many[str]],
+        extra: Mapping[str, str],
+        appended: Mapping[str, str],
     ) -> str:
         """The text for xl: settings as they are written, byte for byte, except that
 
-        settings named in `without` are left out, each list named in `lists` has only these entries left (as
-        written; none: it is left out), and the strings of `extra` are added at the end.
+        settings named in `without` are left out, each list named in `lists` has only these entries (as they
+        are to be written, in quotes; none: it is left out), the strings of `extra` are added at the end, and
+        those of `appended` to what the setting says.
         """
         lines: list[str] = []
         for setting in self.settings:
@@ -82,10 +95,17 @@ class GuestConfig:
             if setting.name not in lists:
                 lines.append(setting.written)
             elif setting is self.last(setting.name) and lists[setting.name]:
-                entries = ", ".join(entry.written for entry in lists[setting.name])
-                lines.append(f"{setting.name} = [ {entries} ]")
+                lines.append(_list(setting.name, lists[setting.name]))
+        lines += [_list(name, entries) for name, entries in lists.items() if entries and not self.last(name)]
         lines += [f"{name} = {quote(text)}" for name, text in extra.items()]
+        lines += [
+            f"{name} {'+=' if self.last(name) else '='} {quote(text)}" for name, text in appended.items()
+        ]
         return "".join(line + "\n" for line in lines)
+
+
+def _list(name: str, entries: Many[str]) -> str:
+    return f"{name} = [ {', '.join(entries)} ]"
 
 
 def quote(text: str) -> str:

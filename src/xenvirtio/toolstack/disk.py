@@ -3,7 +3,8 @@
     [prefix:]target,format,vdev,access          positional; with a prefix there is no format
     format=raw, vdev=vda, access=rw, target=…   by name; target comes last and may hold commas
 
-A disk is ours if its vdev is `vd…`; xvd, hd and sd stay with xl, whatever else they say.
+A disk is ours if its vdev is `vd…`; xvd, hd and sd stay with xl, whatever else they say. Of ours, those with
+`backend=qemu` are for the guest's QEMU (qemu.py).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
 from xenvirtio.spec.xenbus import MemoryAccess
+from xenvirtio.toolstack.served import BACKENDS, CHOICE, QEMU, XENVIRTIO, Served
 
 if TYPE_CHECKING:
     from xenvirtio.toolstack.grammar import Atom
@@ -43,7 +45,6 @@ PREFIX = re.compile(r"(raw|qcow2?|vhd|tapdisk|tap2?|aio|ioemu|file|phy|iscsi|e?n
 #: what virtio disks cannot have yet or at all: key → why, and what to do
 REFUSED = {
     "script": ("block scripts are not run for virtio disks", "attach the device first and name its path"),
-    "backend": ("virtio disks are served by this domain only", "leave backend= out"),
     "backendtype": ("xenvirtio is the backend of virtio disks", "leave backendtype= out"),
     "cdrom": ("virtio disks are no CD-ROM drives", "use vdev=xvd… or access=ro without cdrom"),
     "colo": ("COLO does not work with virtio disks", "leave it out"),
@@ -60,6 +61,8 @@ class DiskSettings:
     writable: bool = True
     discard: bool = True
     memory_access: str | None = None  #: None: as the guest's other devices
+    backend: str = XENVIRTIO  #: one of BACKENDS
+    format: str = "raw"  #: one of FORMATS; xenvirtio serves raw images only
 
     @property
     def number(self) -> int:
@@ -94,7 +97,7 @@ class _Fields:
         self.trouble = self.trouble or (message, hint, at)
 
 
-def virtio_disk(atom: Atom) -> DiskSettings | None:
+def virtio_disk(atom: Atom, served: Served = Served()) -> DiskSettings | None:  # noqa: B008 - frozen
     """The virtio disk that this entry describes; None if the disk is xl's.
 
     Raises ConfigError for a vdev that nobody knows, and for anything wrong in a virtio disk.
@@ -109,11 +112,15 @@ def virtio_disk(atom: Atom) -> DiskSettings | None:
         if misplaced:
             right = f"'{fields.text('target')},raw,{fields.text('format')},rw'"
             fields.fail("format", "the format is missing before the vdev", right)
-        return _settings(fields)
+        return _settings(fields, served)
     if not vdev and fields.trouble is None and "cdrom" not in fields.values:
         fields.fail("vdev", "this disk has no vdev", VDEVS)
     if vdev and not FOREIGN_VDEV.fullmatch(vdev):
         fields.fail("vdev", f"unknown vdev '{vdev}'", VDEVS)
+    if fields.text("specification") == "virtio":
+        why = "is for Arm's virtio-mmio; here libxl makes no virtio disk of it, and an HVM guest's QEMU would"
+        hint = "a virtio disk is vdev=vda, vdb, …; or leave specification= out"
+        fields.fail("specification", f"specification=virtio {why} serve the image by IDE as well", hint)
     return None
 
 
@@ -130,8 +137,9 @@ def _read_only(fields: _Fields) -> bool:
     return fields.text("access") in ("r", "ro")
 
 
-def _settings(fields: _Fields) -> DiskSettings:
+def _settings(fields: _Fields, served: Served) -> DiskSettings:
     _check_vdev(fields)
+    backend = _backend(fields, served)
     for key, (why, instead) in REFUSED.items():
         if key in fields.values:
             fields.fail(key, why, instead)
@@ -139,7 +147,7 @@ def _settings(fields: _Fields) -> DiskSettings:
         fields.fail(
             "target", f"{fields.prefix}: is not served as a virtio disk", "attach it and name its path"
         )
-    _check_format(fields)
+    form = _format(fields, backend)
     access = fields.text("access")
     if access not in ("", "r", "ro", "w", "rw"):
         fields.fail("access", f"unknown access '{access}'", "r or ro: read-only; w or rw: writable")
@@ -158,8 +166,20 @@ def _settings(fields: _Fields) -> DiskSettings:
         path=fields.text("target"),
         writable=not _read_only(fields),
         discard="no-discard" not in fields.values,
-        memory_access=_memory_access(fields),
+        memory_access=_memory_access(fields, backend),
+        backend=backend,
+        format=form,
     )
+
+
+def _backend(fields: _Fields, served: Served) -> str:
+    backend = fields.text("backend") or served.default
+    if backend not in BACKENDS:
+        hint = f"leave backend= out, or give {CHOICE}"
+        fields.fail("backend", "virtio disks are served by this domain only", hint)
+    if backend == QEMU:
+        served.check(fields.atom, fields.values.get("backend", ("", 0))[1])
+    return backend
 
 
 def _check_vdev(fields: _Fields) -> None:
@@ -173,7 +193,7 @@ def _check_vdev(fields: _Fields) -> None:
         fields.fail("vdev", f"'{vdev}' is beyond the {DISKS_MAX} virtio disks of a guest", "the last is vdiv")
 
 
-def _check_format(fields: _Fields) -> None:
+def _format(fields: _Fields, backend: str) -> str:
     form = fields.text("format")
     key = "format" if form else "target"
     form = form or (fields.prefix if fields.prefix in FORMATS else "raw")
@@ -183,15 +203,20 @@ def _check_format(fields: _Fields) -> None:
         fields.fail(
             key, f"unknown format '{form}'", "the order is target,format,vdev,access; the format is raw"
         )
-    if form != "raw":
+    if form != "raw" and backend != QEMU:
         image = fields.text("target") or "IMAGE"
         to_raw = f"qemu-img convert -f {form.replace('vhd', 'vpc')} -O raw {image} {image}.raw"
-        hint = f"{to_raw}; or: qemu-nbd --connect=/dev/nbd0 {image}, and give phy:/dev/nbd0"
+        by_nbd = f"qemu-nbd --connect=/dev/nbd0 {image}, and give phy:/dev/nbd0"
+        hint = f"{to_raw}; or: {by_nbd}; or, in an HVM guest: backend=qemu"
         fields.fail(key, f"format {form} is not served: only raw images and block devices are", hint)
+    return form
 
 
-def _memory_access(fields: _Fields) -> str | None:
+def _memory_access(fields: _Fields, backend: str) -> str | None:
     modes = (MemoryAccess.GRANT, MemoryAccess.FOREIGN)
+    for key in ("memory_access", "grant_usage"):
+        if backend == QEMU and key in fields.values:
+            fields.fail(key, f"{key} is refused: QEMU maps all of its guest's memory", f"leave {key}= out")
     if "memory_access" in fields.values:
         mode = fields.text("memory_access")
         if mode not in modes:

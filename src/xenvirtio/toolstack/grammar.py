@@ -7,6 +7,7 @@ One thing is more lenient: a comment on the last line needs no line end (xl want
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cache
@@ -193,11 +194,14 @@ def _characters(source: Source, start: int, end: int) -> Iterator[tuple[str, int
         place += 2
 
 
+#: words that begin a line of Python, which xm's configurations were
+PYTHON = ("import", "from", "def", "if", "elif", "else", "for", "while", "try", "with", "class", "print")
 _FORM = "a setting is name = value, where value is a number, a string in quotes or a list; see xl.cfg(5)"
 
 
 def _explain(source: Source, error: UnexpectedInput) -> NoReturn:
     offset = error.pos_in_stream or 0
+    _refuse_python(source, offset)
     if isinstance(error, UnexpectedCharacters):
         _explain_character(source, offset)
     assert isinstance(error, UnexpectedToken)
@@ -218,6 +222,15 @@ def _explain(source: Source, error: UnexpectedInput) -> NoReturn:
         source.fail(offset, f"the name of a setting expected, not {words}", _FORM)
     hint = "a second setting on a line stands after ';'"
     source.fail(offset, f"the line's end expected after the value, not {words}", hint)
+
+
+def _refuse_python(source: Source, offset: int) -> None:
+    start = source.text.rfind("\n", 0, offset) + 1
+    line = source.text[start:].split("\n", 1)[0]
+    word = re.match(r"\s*([a-z]+)\b(?!\s*\+?=)", line)
+    if word and word[1] in PYTHON:
+        hint = "xm ran its configurations as programs; xl, and xenvirtio, read settings: name = value"
+        source.fail(start + word.start(1), "this is Python", hint)
 
 
 def _explain_character(source: Source, offset: int) -> NoReturn:

@@ -1,25 +1,28 @@
 """A configuration as a guest: its virtio devices, what happens when it stops, and what xl gets to see.
 
-An HVM guest may have virtio devices as well: they come over XenBus, as on PV and PVH, so it needs our module.
+An HVM guest may have virtio devices as well: over XenBus, as on PV and PVH, with our module; or, with
+`backend=qemu`, from its own QEMU, which needs nothing in the guest.
 """
 
 from __future__ import annotations
 
-import os
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xenvirtio.spec import block, net
 from xenvirtio.spec.xenbus import MemoryAccess
-from xenvirtio.toolstack.disk import DISKS_MAX, DiskSettings, other_image, virtio_disk
-from xenvirtio.toolstack.vif import NicSettings, is_virtio, virtio_nic
+from xenvirtio.toolstack import entries, qemu, xm
+from xenvirtio.toolstack.disk import DISKS_MAX
+from xenvirtio.toolstack.served import KEY, XENVIRTIO, served
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from xenvirtio.toolstack.config import GuestConfig
-    from xenvirtio.toolstack.grammar import Atom
+    from xenvirtio.toolstack.disk import DiskSettings
+    from xenvirtio.toolstack.entries import Disks, Nics
+    from xenvirtio.toolstack.vif import NicSettings
 
 #: event → its default action (xl.cfg(5))
 LIFECYCLE = {"poweroff": "destroy", "reboot": "restart", "crash": "destroy", "watchdog": "destroy"}
@@ -62,10 +65,13 @@ class Guest:
     xl_config: str  #: the configuration that xl gets
     files: tuple[str, ...] = ()  #: kernel and ramdisk, which must be there
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)  #: what was added to the configuration
+    #: disks that the guest's QEMU serves: vdev → path, mode (r, w), format
+    qemu_disks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def guest_from(config: GuestConfig) -> Guest:
-    """The guest that a configuration describes.
+def guest_from(config: GuestConfig, machine: str = XENVIRTIO) -> Guest:
+    """The guest that a configuration describes; `machine` is who serves, if the configuration does not say.
 
     Raises ConfigError.
     """
@@ -75,28 +81,57 @@ def guest_from(config: GuestConfig) -> Guest:
     if not name.isprintable() or len(name.encode()) > NAME_BYTES:
         hint = f"printable characters, at most {NAME_BYTES} bytes: xl list prints it as it is"
         config.fail("name", "this cannot be the name of a guest", hint)
+    xm.refuse(config)
     kind = _type(config)
     access = _memory_access(config)
-    disks, xl_disks = _disks(config)
-    nics, xl_vifs = _nics(config, kind, name)
-    devices = (*(_disk_device(disk, access) for disk in disks), *(_nic_device(nic, access) for nic in nics))
-    lists: dict[str, Sequence[Atom]] = {}
-    if disks:
-        lists["disk"] = xl_disks
-    if nics:
-        lists["vif"] = xl_vifs
+    who = served(config, kind, machine)
+    disks, nics = entries.disks(config, who), entries.nics(config, kind, name, who)
+    devices = (
+        *(disk_device(disk, access) for disk in disks.ours),
+        *(nic_device(nic, access) for nic in nics.ours),
+    )
+    kept = qemu.keep_plugged(config, [disk.vdev for disk in disks.of_qemu], bool(nics.of_qemu))
     identity = _uuid(config)
-    extra = {} if config.string("uuid") else {"uuid": identity}
     return Guest(
         name=name,
         uuid=identity,
         type=kind,
         devices=devices,
         actions={event: _action(config, event) for event in LIFECYCLE},
-        xl_config=config.for_xl(without=frozenset({"memory_access"}), lists=lists, extra=extra),
-        files=tuple(path for key in ("kernel", "ramdisk") if (path := config.string(key))),
-        warnings=tuple(_warnings(config, kind, devices)),
+        xl_config=config.for_xl(
+            without=frozenset({"memory_access", KEY}),
+            lists=_lists(config, disks, nics),
+            extra={} if config.string("uuid") else {"uuid": identity},
+            appended=kept.appended,
+        ),
+        files=_files(config, kind),
+        warnings=(*_warnings(config, kind, devices), *_order(disks), *kept.warnings),
+        notes=kept.notes,
+        qemu_disks={disk.vdev: _qemu_disk(disk) for disk in disks.of_qemu},
     )
+
+
+def _lists(config: GuestConfig, disks: Disks, nics: Nics) -> dict[str, Sequence[str]]:
+    """The lists that xl gets in place of the configuration's."""
+    lists: dict[str, Sequence[str]] = {}
+    if disks.ours or disks.of_qemu:
+        lists["disk"] = disks.of_xl
+    if nics.ours or nics.of_qemu:
+        lists["vif"] = nics.for_xl
+    if disks.of_qemu or nics.of_qemu:
+        lists[qemu.ARGUMENTS] = qemu.device_model_arguments(config, disks.of_qemu)
+    return lists
+
+
+def _files(config: GuestConfig, kind: str) -> tuple[str, ...]:
+    """Kernel and ramdisk; xl takes no notice of what xm called the kernel of an HVM guest."""
+    if kind == "hvm" and qemu.direct_kernel(config) is None:
+        return ()
+    return tuple(path for key in ("kernel", "ramdisk") if (path := config.string(key)))
+
+
+def _order(disks: Disks) -> list[str]:
+    return qemu.disk_names([disk.vdev for disk in disks.of_qemu], [disk.vdev for disk in disks.ours])
 
 
 def _type(config: GuestConfig) -> str:
@@ -138,70 +173,18 @@ def _action(config: GuestConfig, event: str) -> str:
     return action
 
 
-def _disks(config: GuestConfig) -> tuple[list[DiskSettings], list[Atom]]:
-    """Ours, and what stays with xl."""
-    ours: dict[str, DiskSettings] = {}
-    left: list[Atom] = []
-    images: list[_Image] = []
-    for entry in config.entries("disk"):
-        disk = virtio_disk(entry)
-        if disk is None:
-            left.append(entry)
-            other = other_image(entry)
-            if other is not None:
-                images.append(_Image(*other, ours=False).checked(entry, images))
-            continue
-        if disk.vdev in ours:
-            entry.fail(f"{disk.vdev} is given twice", "each disk of a guest needs a vdev of its own")
-        images.append(_Image(disk.vdev, disk.path, disk.writable, ours=True).checked(entry, images))
-        ours[disk.vdev] = disk
-    return sorted(ours.values(), key=lambda disk: disk.number), left
-
-
-@dataclass(frozen=True)
-class _Image:
-    """What a disk is on, whoever serves it."""
-
-    vdev: str
-    path: str
-    writable: bool
-    ours: bool
-
-    def checked(self, entry: Atom, others: Sequence[_Image]) -> _Image:
-        """Itself; a ConfigError if a disk of ours shares its image, and one of both may write."""
-        here = os.path.realpath(self.path)
-        for other in others:
-            one_writes = (self.writable or other.writable) and (self.ours or other.ours)
-            if one_writes and os.path.realpath(other.path) == here:
-                hint = "make both read-only (access=ro), or give one another image"
-                entry.fail(f"{self.vdev} and {other.vdev} are the same image, and one may write", hint)
-        return self
-
-
-def _nics(config: GuestConfig, kind: str, guest: str) -> tuple[list[NicSettings], list[Atom]]:
-    """Ours, and what stays with xl."""
-    ours: list[NicSettings] = []
-    left: list[Atom] = []
-    for entry in config.entries("vif"):
-        if not is_virtio(entry, kind):
-            left.append(entry)
-            continue
-        nic = virtio_nic(entry, guest, len(ours))
-        for other in ours:
-            if nic.mac == other.mac:
-                entry.fail(f"the MAC address {nic.mac} is given twice", "leave mac= out, and one is made")
-            if nic.vifname is not None and nic.vifname == other.vifname:
-                entry.fail(f"vifname={nic.vifname} is given twice", "leave vifname= out, and one is made")
-        ours.append(nic)
-    return ours, left
-
-
-def _disk_device(disk: DiskSettings, access: str) -> VirtioDevice:
+def disk_device(disk: DiskSettings, access: str) -> VirtioDevice:
+    """A disk as XenStore gets it; `access` is the memory access of a disk that does not say one."""
     settings = {"path": disk.path, "mode": "w" if disk.writable else "r", "discard": str(int(disk.discard))}
     return VirtioDevice(disk.number, disk.vdev, block.DEVICE_ID, disk.memory_access or access, settings)
 
 
-def _nic_device(nic: NicSettings, access: str) -> VirtioDevice:
+def _qemu_disk(disk: DiskSettings) -> dict[str, str]:
+    return {"path": disk.path, "mode": "w" if disk.writable else "r", "format": disk.format}
+
+
+def nic_device(nic: NicSettings, access: str) -> VirtioDevice:
+    """A NIC as XenStore gets it; `access` is the memory access of a NIC that does not say one."""
     settings = {"mac": nic.mac, "bridge": nic.bridge}
     if nic.vifname is not None:
         settings["vifname"] = nic.vifname
@@ -214,15 +197,11 @@ def _nic_device(nic: NicSettings, access: str) -> VirtioDevice:
 
 def _warnings(config: GuestConfig, kind: str, devices: Sequence[VirtioDevice]) -> list[str]:
     """Said, not done: a changed command line would be a changed guest."""
+    warnings = qemu.arguments_without_use(config) if kind != "hvm" else []
     if kind != "pv" or all(device.memory_access == MemoryAccess.GRANT for device in devices):
-        return []
-    parts = (
-        [config.string("cmdline")]
-        if config.last("cmdline")
-        else [config.string("root"), config.string("extra")]
-    )
-    if "iommu=soft" in " ".join(part or "" for part in parts).split():
-        return []
-    line = f'{"cmdline" if config.last("cmdline") else "extra"} += " iommu=soft"'
+        return warnings
+    setting, line = config.command_line()
+    if "iommu=soft" in line.split():
+        return warnings
     why = "memory_access=foreign on a PV guest needs iommu=soft on its kernel's command line"
-    return [f"{why}; add this line to {config.name}:  {line}"]
+    return [*warnings, f'{why}; add this line to {config.name}:  {setting} += " iommu=soft"']

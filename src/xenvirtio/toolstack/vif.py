@@ -1,7 +1,8 @@
 """One entry of `vif=[…]`, as xl-network-configuration(5) has it: `key=value` separated by commas.
 
 `model=virtio` is ours on every type of guest. `model=virtio-net` is ours on PV and PVH guests, where xl has
-no use for it; on an HVM guest it means the virtio NIC of its QEMU, and xl keeps it.
+no use for it; on an HVM guest it means the virtio NIC of its QEMU, and xl keeps it. With `backend=qemu`, both
+are that NIC, xl's `model=virtio-net,type=ioemu` (tools/libs/light/libxl_dm.c gives QEMU the model as it is).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from xenvirtio.spec.net import IFNAMSIZ, MTU_MAX, MTU_MIN
 from xenvirtio.spec.xenbus import MemoryAccess
+from xenvirtio.toolstack.served import BACKENDS, CHOICE, QEMU, XENVIRTIO, Served
 
 if TYPE_CHECKING:
     from xenvirtio.toolstack.grammar import Atom
@@ -19,7 +21,11 @@ if TYPE_CHECKING:
 DEFAULT_BRIDGE = "xenbr0"
 INTERFACE = re.compile(r"[^\s/:%]+")
 MAC = re.compile(r"[0-9a-fA-F]{1,2}(:[0-9a-fA-F]{1,2}){5}")
-KNOWN = ("model", "mac", "bridge", "vifname", "mtu", "memory_access")
+KNOWN = ("model", "mac", "bridge", "vifname", "mtu", "memory_access", "backend")
+#: what xl does for a NIC of QEMU: it runs the hotplug script, also with the tap
+KNOWN_TO_XL = (*KNOWN, "type", "script", "ip", "gatewaydev", "netdev", "devid")
+#: what `qemu_nic` says itself
+SAID = ("model", "backend", "type", "mac")
 
 #: settings of xl that virtio NICs do not have (yet): key → why, and what to do
 REFUSED = {
@@ -29,7 +35,6 @@ REFUSED = {
     ),
     "ip": ("addresses are only known to hotplug scripts, which are not run", "set the address in the guest"),
     "rate": ("rate limits do not exist yet for virtio NICs", "limit the tap with tc(8)"),
-    "backend": ("virtio NICs are served by this domain only", "leave backend= out"),
     "gatewaydev": ("only bridged networks work with virtio NICs", "bridge=…"),
     "netdev": ("only bridged networks work with virtio NICs", "bridge=…"),
     "vlan": ("VLANs do not exist yet for virtio NICs", "use a bridge of that VLAN: bridge=…"),
@@ -57,10 +62,53 @@ class NicSettings:
         return f"eth{self.number}"
 
 
-def is_virtio(atom: Atom, guest_type: str) -> bool:
-    """Whether this entry is a NIC that we serve."""
-    model = _fields(atom).get("model", ("", 0))[0]
-    return model == "virtio" or (model == "virtio-net" and guest_type != "hvm")
+@dataclass(frozen=True)
+class QemuNic:
+    """A virtio NIC of the guest's QEMU: `entry` is what xl's vif=[…] has for it."""
+
+    mac: str
+    vifname: str | None
+    entry: str
+
+
+def server(atom: Atom, guest_type: str, served: Served = Served()) -> str | None:  # noqa: B008 - frozen
+    """Who serves the virtio NIC of this entry, one of BACKENDS; None if it is no virtio NIC, or xl's.
+
+    Raises ConfigError if it is to be QEMU, and the guest has none.
+    """
+    fields = _fields(atom)
+    model, (backend, at) = fields.get("model", ("", 0))[0], fields.get("backend", ("", 0))
+    if model not in ("virtio", "virtio-net"):
+        return None
+    if backend == QEMU:
+        served.check(atom, at)
+    if backend in BACKENDS:
+        return backend
+    if not backend and served.default == QEMU:
+        return QEMU
+    return None if model == "virtio-net" and guest_type == "hvm" else XENVIRTIO
+
+
+def qemu_nic(atom: Atom, guest: str, number: int) -> QemuNic:
+    """The NIC of QEMU that this entry describes, the `number`th virtio NIC of its guest.
+
+    It always says its address: libxl would make a new one at each start of the guest. Raises ConfigError.
+    """
+    fields = _fields(atom)
+    _check_keys(atom, fields, KNOWN_TO_XL)
+    if "memory_access" in fields:
+        why = "memory_access= is refused: QEMU maps all of its guest's memory"
+        atom.fail(why, "leave memory_access= out", at=fields["memory_access"][1])
+    kind, at = fields.get("type", ("ioemu", 0))
+    if kind != "ioemu":
+        atom.fail(f"type={kind} is refused: QEMU emulates this NIC", "leave type= out", at=at)
+    mac = _mac(atom, fields) if "mac" in fields else generated_mac(guest, number)
+    left = [f"{key}={text}" for key, (text, _) in fields.items() if key not in SAID]
+    return QemuNic(
+        mac,
+        _interface(atom, fields, "vifname"),
+        ",".join(("model=virtio-net", "type=ioemu", f"mac={mac}", *left)),
+    )
 
 
 def virtio_nic(atom: Atom, guest: str, number: int) -> NicSettings:
@@ -69,14 +117,11 @@ def virtio_nic(atom: Atom, guest: str, number: int) -> NicSettings:
     Raises ConfigError for anything wrong in it.
     """
     fields = _fields(atom)
-    for key, (_, at) in fields.items():
-        if key in REFUSED:
-            why, instead = REFUSED[key]
-            atom.fail(f"{key}= is refused: {why}", instead, at=at)
-        if key.startswith("colo"):
-            atom.fail(f"{key}= is refused: COLO does not work with virtio NICs", "leave it out", at=at)
-        if key not in KNOWN:
-            atom.fail(f"unknown setting '{key}' of a virtio NIC", f"known: {', '.join(KNOWN)}", at=at)
+    _check_keys(atom, fields, KNOWN)
+    backend, at = fields.get("backend", (XENVIRTIO, 0))
+    if backend != XENVIRTIO:
+        hint = f"leave backend= out, or give {CHOICE}"
+        atom.fail("backend= is refused: virtio NICs are served by this domain only", hint, at=at)
     return NicSettings(
         number=number,
         mac=_mac(atom, fields) if "mac" in fields else generated_mac(guest, number),
@@ -93,6 +138,18 @@ def generated_mac(guest: str, number: int) -> str:
 
     digest = hashlib.sha256(f"{guest}/{number}".encode(errors="surrogateescape")).digest()
     return "00:16:3e:" + ":".join(f"{byte:02x}" for byte in (digest[0] & 0x7F, digest[1], digest[2]))
+
+
+def _check_keys(atom: Atom, fields: dict[str, tuple[str, int]], known: tuple[str, ...]) -> None:
+    for key, (_, at) in fields.items():
+        if key in known:
+            continue
+        if key in REFUSED:
+            why, instead = REFUSED[key]
+            atom.fail(f"{key}= is refused: {why}", instead, at=at)
+        if key.startswith("colo"):
+            atom.fail(f"{key}= is refused: COLO does not work with virtio NICs", "leave it out", at=at)
+        atom.fail(f"unknown setting '{key}' of a virtio NIC", f"known: {', '.join(known)}", at=at)
 
 
 def _fields(atom: Atom) -> dict[str, tuple[str, int]]:

@@ -8,6 +8,7 @@ from xenvirtio.errors import ConfigError
 from xenvirtio.toolstack.config import quote
 from xenvirtio.toolstack.disk import DiskSettings, virtio_disk
 from xenvirtio.toolstack.grammar import Atom, Sequence, Source, parse
+from xenvirtio.toolstack.served import Served
 
 
 def entry(text: str) -> Atom:
@@ -85,7 +86,8 @@ def test_disks_are_numbered_by_their_letters(vdev: str, number: int) -> None:
         "/a,raw,sda1,w",
         "/a,raw,d3p0,w",
         "/a,raw,51712,w",
-        "vdev=xvda,specification=virtio,target=/a",
+        "file:/a,ioemu:hda,w",
+        "vdev=xvda,specification=xen,target=/a",
         "vdev=xvda,a-key-of-the-future=1,target=/a",
     ],
 )
@@ -118,7 +120,15 @@ def test_other_disks_stay_with_xl(text: str) -> None:
         ("vdev=vda,vdev=vdb,target=/a", "vdb", "given twice", None),
         ("/a=b,raw,vda", "/a=b", "cannot be told apart", "target="),
         ("vdev=vda,script=block-x,target=/a", "block-x", "block scripts", "name its path"),
-        ("vdev=vda,backend=driver,target=/a", "driver", "by this domain only", None),
+        ("vdev=vda,backend=driver,target=/a", "driver", "by this domain only", "xenvirtio or qemu"),
+        (
+            "vdev=vda,backend=qemu,target=/a",
+            "qemu",
+            "is refused: QEMU serves devices only",
+            "XenBus",
+        ),
+        ("/a,qcow2,vda,w", "qcow2", "format qcow2 is not served", "backend=qemu"),
+        ("vdev=xvda,specification=virtio,target=/a", "virtio", "by IDE as well", "vdev=vda"),
         ("vdev=vda,backendtype=qdisk,target=/a", "qdisk", "xenvirtio is the backend", None),
         ("/a,raw,vda,cdrom", "cdrom", "no CD-ROM", "access=ro"),
         ("vdev=vda,colo,target=/a", "colo", "COLO", None),
@@ -139,3 +149,32 @@ def test_what_a_virtio_disk_cannot_be_is_refused_by_name(
     assert error.exit_status == 2
     assert hint is None or hint in (error.hint or "")
     assert f'disk = ["{text}'[error.column - 1 :].startswith(at)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("vdev=vda,backend=qemu,target=/a", DiskSettings("vda", "/a", backend="qemu")),
+        ("vdev=vda,target=/a", DiskSettings("vda", "/a", backend="qemu")),
+        ("vdev=vda,backend=xenvirtio,target=/a", DiskSettings("vda", "/a")),
+        ("/a,qcow2,vdb,ro", DiskSettings("vdb", "/a", writable=False, backend="qemu", format="qcow2")),
+        ("vhd:/a,vda,w", DiskSettings("vda", "/a", backend="qemu", format="vhd")),
+    ],
+)
+def test_the_qemu_of_an_hvm_guest_serves_disks_of_every_format(text: str, expected: DiskSettings) -> None:
+    assert virtio_disk(entry(text), Served("qemu", None)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("vdev=vda,memory_access=grant,target=/a", "memory_access is refused: QEMU maps all"),
+        ("vdev=vda,grant_usage=1,target=/a", "grant_usage is refused: QEMU maps all"),
+        ("/a,zip,vda,w", "unknown format 'zip'"),
+        ("/a,empty,vda,w", "cannot be empty"),
+        ("vdev=vda,script=block-x,target=/a", "block scripts"),
+    ],
+)
+def test_what_a_disk_of_qemu_cannot_be_is_refused_by_name(text: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        virtio_disk(entry(text), Served("qemu", None))

@@ -36,7 +36,7 @@ PROGRAMS = ("console.py", "traffic.py")
 FACTS = "guest.json"
 
 #: of the kernel's own: drivers, file systems, and what ext4 asks for by another name
-MODULES = ("virtio_blk", "virtio_net", "squashfs", "crc32c_generic", "ext4")
+MODULES = ("virtio_pci", "virtio_blk", "virtio_net", "squashfs", "crc32c_generic", "ext4")
 #: names that the kernel asks modprobe for, and the modules which answer
 ALIASES = {"fs-ext4": "ext4", "fs-squashfs": "squashfs", "crypto-crc32c": "crc32c_generic"}
 #: path in the guest → file of this package

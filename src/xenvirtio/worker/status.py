@@ -2,9 +2,11 @@
 
     {"pid": 812, "domid": 0, "watch_events": 40, "guests": [{"domid": 5, "name": "web", "worker": 830,
      "restarts": 0, "events": {…}, "devices": [{"devid": 51712, "phase": "connected",
-     "memory_access": "grant", "status": 15, "counters": {…}, "memory": {"grants_copied": 64, …}, …}]}]}
+     "memory_access": "grant", "status": 15, "counters": {…}, "memory": {"grants_copied": 64, …}, …,
+     "at": 5021.3, "age": 812.0, "recent": {"seconds": 7.3, "counters": {"reads": 12, …}, …}}]}]}
 
-Nothing can be changed through it. Only root can connect.
+`at` is when the worker counted (seconds, time.monotonic() of this machine), `age` for how long it has;
+`recent` is what it counted in its last seconds. Nothing can be changed through it. Only root can connect.
 """
 
 from __future__ import annotations

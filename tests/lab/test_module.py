@@ -47,6 +47,73 @@ def test_unloaded_and_loaded_again_the_devices_work(guest: Guest, backend: Backe
     assert device_of(backend, guest.name, "vda")["state"] == "connected"
 
 
+#: takes the guest's devices and all of their modules away
+UNLOAD = f"""
+umount /tools 2>/dev/null
+{UNBIND} || exit 1
+rmmod virtio_xenbus virtio_net net_failover failover virtio_blk virtio_ring virtio 2>/dev/null
+! grep -E "^(virtio_xenbus|virtio_net|virtio_blk) " /proc/modules
+"""
+#: as a uevent's handler does for each device that appears, for at most 30 s until all are there
+LOAD_BY_ALIAS = """
+n=0
+until [ -b /dev/vda ] && [ -e /sys/class/net/eth0 ]; do
+    for alias in $(cat /sys/bus/xen/devices/*/modalias /sys/bus/virtio/devices/*/modalias 2>/dev/null); do
+        modprobe -q "$alias"
+    done
+    n=$((n + 1)); [ $n -lt 60 ] || exit 1; sleep 0.5
+done
+"""
+#: as guest/linux/README.md has it; what is built in, or comes with another, has no file
+LOAD_BY_HAND = f"""
+cd /lib/modules/*/
+for name in virtio virtio_ring virtio_xenbus virtio_blk failover net_failover virtio_net; do
+    [ ! -e $name.ko ] || insmod ./$name.ko || exit 1
+done
+{DISK_APPEARS}
+[ -e /sys/class/net/eth0 ]
+"""
+
+
+def test_with_depmods_data_the_modules_load_by_their_devices_aliases(guest: Guest, backend: Backend) -> None:
+    """No module is named: depmod's tables, and the alias that each device shows."""
+    guest.run(UNLOAD, timeout=90)
+    guest.run(
+        "depmod -a && grep -q '^alias xen:virtio virtio_xenbus$' /lib/modules/*/modules.alias", timeout=60
+    )
+    guest.run(LOAD_BY_ALIAS, timeout=90)
+    loaded = guest.run("cut -d' ' -f1 /proc/modules").output.split()
+    assert {"virtio_xenbus", "virtio_blk", "virtio_net"} <= set(loaded)
+    assert device_of(backend, guest.name, "vda")["state"] == "connected"
+    assert guest.sysfs("bus/xen/devices/virtio-0/modalias") == "xen:virtio"
+
+
+def test_by_hand_the_modules_load_in_the_documented_order(guest: Guest, backend: Backend) -> None:
+    guest.run(UNLOAD, timeout=90)
+    guest.run(LOAD_BY_HAND, timeout=90)
+    assert device_of(backend, guest.name, "vda")["state"] == "connected"
+    assert device_of(backend, guest.name, "eth0")["state"] == "connected"
+
+
+def test_nothing_leaks_over_many_loads(guest: Guest) -> None:
+    """Grants, event channels and kernel memory after ten more rounds are those of before."""
+    look = (
+        "cat /sys/bus/xen/devices/virtio-0/grants_in_use /sys/bus/xen/devices/virtio-0/grants_held; "
+        "grep -c xen-dyn /proc/interrupts; echo 3 >/proc/sys/vm/drop_caches; "
+        "awk '/^(Slab|MemFree):/ {print $2}' /proc/meminfo"
+    )
+    again = f"{UNLOAD}\nmodprobe virtio_blk; modprobe virtio_net; modprobe virtio_xenbus; {DISK_APPEARS}"
+    figures = []
+    for rounds in (2, 10):
+        for _ in range(rounds):
+            guest.run(again, timeout=120)
+        figures.append([int(number) for number in guest.run(look).output.split()])
+    before, after = figures
+    assert after[:3] == before[:3]
+    assert after[3] - before[3] < 2048  # KiB of slab, or of free memory, either way: less than a ring a round
+    assert before[4] - after[4] < 4096
+
+
 def test_a_disk_unbound_from_its_driver_and_bound_again_works(guest: Guest) -> None:
     guest.run(
         "set -e; device=$(basename $(readlink -f /sys/block/vda/device)); "

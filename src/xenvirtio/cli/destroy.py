@@ -8,7 +8,7 @@ import click
 
 
 @click.command("destroy")
-@click.argument("guest", metavar="GUEST", help="Its name or domain number.")
+@click.argument("guest", metavar="GUEST", help="Its name, domain number or UUID.")
 def app(guest: str) -> None:
     """Stop a guest at once, as pulling the plug does, and remove what served its virtio devices.
 

@@ -19,6 +19,7 @@ from xenvirtio.toolstack.checks import Host, check_guest, check_running, check_u
 from xenvirtio.toolstack.connect import LOOK, wait_for_backends, wait_for_guest, watching
 from xenvirtio.toolstack.nodes import guest_backends, plug, unplug_all
 from xenvirtio.toolstack.records import Records
+from xenvirtio.toolstack.running import find_guest
 
 if TYPE_CHECKING:
     import subprocess
@@ -115,18 +116,13 @@ def start(
     return Started(domain, console)
 
 
-def destroy(name_or_domid: str, toolstack: Toolstack) -> Domain:
+def destroy(name: str, toolstack: Toolstack) -> Domain:
     """Destroy a guest at once, as pulling the plug, and see to it that nothing of its devices stays.
 
-    Raises UsageError if there is no such guest.
+    `name` is its domain number, name or UUID. Raises UsageError if there is no such guest.
     """
     check_user(toolstack.host)
-    domains = [domain for domain in toolstack.xl.domains() if not domain.dying]
-    named = [d for d in domains if name_or_domid == str(d.domid)]  # as at xl: a guest's name may be a number
-    named = named or [d for d in domains if name_or_domid == d.name]
-    if not named:
-        raise UsageError(f"there is no guest {name_or_domid}", hint="xenvirtio list, or: xl list")
-    domain = named[0]
+    domain = find_guest(name, toolstack.xl)
     if domain.domid == 0:
         raise UsageError("domain 0 is this machine: it is not destroyed")
     toolstack.xl.destroy(domain.domid)
@@ -152,7 +148,7 @@ def _plug_all(view: View, guest: Guest, domid: int) -> None:
 
 def _undo(guest: Guest, toolstack: Toolstack, before: Collection[int]) -> None:
     """Remove the guest if it is there and was not before; an error here is only said, not raised."""
-    with _uninterrupted():
+    with uninterrupted():
         try:
             domain = toolstack.xl.find_domain(guest.uuid)
             if domain is None or domain.domid in before:
@@ -171,7 +167,7 @@ def _end_console(console: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
+def uninterrupted() -> Iterator[None]:
     """A second ctrl-C does not stop what the first one started."""
     before = {number: signal.signal(number, signal.SIG_IGN) for number in INTERRUPTS}
     try:

@@ -146,8 +146,17 @@ def _restart(record: Record, toolstack: Toolstack) -> Record | None:
     not let go of, memory tight: it is tried RESTARTS times, and the last failure is raised.
     """
 
+    started: list[Record] = []
+
     def remember(domain: Domain) -> None:
-        toolstack.records.save(replace(record, domid=domain.domid))
+        # what `attach --persist` changed while it started stays in it
+        new = toolstack.records.update(
+            record.guest.uuid, record.domid, lambda kept: replace(kept, domid=domain.domid)
+        )
+        if new is None:
+            new = replace(record, domid=domain.domid)
+            toolstack.records.save(new)
+        started.append(new)
 
     options = StartOptions(limit=record.limit, wait=False)
     for number in range(RESTARTS):
@@ -155,18 +164,19 @@ def _restart(record: Record, toolstack: Toolstack) -> Record | None:
         if kept is not None and kept.domid != record.domid:
             toolstack.say(f"guest {record.guest.name} is domain {kept.domid} by now")
             return None
+        record = kept or record  # devices that were attached or detached with --persist
         if record.guest.devices:
             _wait_for_daemon(record.limit, toolstack)
         try:
-            domain = start(record.guest, toolstack, options, remember).domain
+            start(record.guest, toolstack, options, remember)
         except (XenvirtioError, OSError) as error:
             if number == RESTARTS - 1:
                 raise
             toolstack.say(f"the restart failed, trying again: {error}")
             _pause(number)
         else:
-            toolstack.say(f"restarted as domain {domain.domid}")
-            return replace(record, domid=domain.domid)
+            toolstack.say(f"restarted as domain {started[0].domid}")
+            return started[0]
     return None
 
 

@@ -7,13 +7,24 @@ The folder lies in /run: after a reboot of the host no guest runs, and none is r
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from xenvirtio.errors import XenvirtioError
+from xenvirtio.errors import TimeLimit, XenvirtioError
 from xenvirtio.toolstack.guest import Guest, VirtioDevice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: seconds that another command may take to write a record
+LOCK_LIMIT = 10.0
+LOCK_LOOK = 0.02
 
 FOLDER = Path("/run/xenvirtio/guests")
 
@@ -29,15 +40,32 @@ class Record:
 
 @dataclass(frozen=True)
 class Records:
-    """The files. Readable by root only: configurations may hold passwords."""
+    """The files. Readable by root only: configurations may hold passwords. Writers take turns."""
 
     folder: Path = FOLDER
 
     def save(self, record: Record) -> None:
         """Write or replace a guest's record; at any moment there is a whole one."""
+        with self._locked():
+            self._write(record)
+
+    def update(self, uuid: str, domid: int, change: Callable[[Record], Record]) -> Record | None:
+        """Replace a guest's record by what `change` makes of it, with nobody else's change between; the new
+        one. None, and nothing is done, if there is none or the guest is another domain by now.
+
+        Raises XenvirtioError if it cannot be read.
+        """
+        with self._locked():
+            record = self.load(uuid)
+            if record is None or record.domid != domid:
+                return None
+            record = change(record)
+            self._write(record)
+            return record
+
+    def _write(self, record: Record) -> None:
         import tempfile  # heavy, and not every command saves
 
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=".new-", dir=self.folder)
         try:
             with open(handle, "w", encoding="utf-8") as file:
@@ -57,9 +85,8 @@ class Records:
             data = json.loads(path.read_text(encoding="utf-8"))
             guest = data["guest"]
             guest["devices"] = tuple(VirtioDevice(**device) for device in guest["devices"])
-            for key in ("files", "warnings"):
-                guest[key] = tuple(guest[key])
-            return Record(Guest(**guest), data["domid"], data["limit"])
+            lists = {key: tuple(value) for key, value in guest.items() if isinstance(value, list)}
+            return Record(Guest(**{**guest, **lists}), data["domid"], data["limit"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -68,9 +95,31 @@ class Records:
 
     def forget(self, uuid: str, domid: int) -> None:
         """Remove the record of a guest, unless the guest is another domain by now."""
-        record = self.load(uuid)
-        if record is not None and record.domid == domid:
-            self._path(uuid).unlink(missing_ok=True)
+        with self._locked():
+            record = self.load(uuid)
+            if record is not None and record.domid == domid:
+                self._path(uuid).unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Alone with the records: what is read is still so when it is replaced. Raises TimeLimit."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        end = time.monotonic() + LOCK_LIMIT
+        try:
+            while True:
+                try:
+                    fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > end:
+                        hint = f"fuser -v {self.folder}"
+                        words = f"somebody has held the records in {self.folder} for {LOCK_LIMIT:.0f} s"
+                        raise TimeLimit(words, hint) from None
+                    time.sleep(LOCK_LOOK)
+            yield
+        finally:
+            os.close(folder)
 
     def _path(self, uuid: str) -> Path:
         return self.folder / f"{uuid}.json"

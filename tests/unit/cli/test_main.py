@@ -121,7 +121,9 @@ def test_a_command_starts_without_what_it_does_not_use(statements: str, used: st
     assert not loaded & (unused | {"asyncio", "importlib.metadata", "pyroute2", "rich", "xenvirtio.lab"})
 
 
-@pytest.mark.parametrize("command", ["create", "list", "destroy", "lifecycle"])
+@pytest.mark.parametrize(
+    "command", ["create", "list", "destroy", "attach", "detach", "resize", "link", "lifecycle"]
+)
 def test_each_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     told = capsys.readouterr().out

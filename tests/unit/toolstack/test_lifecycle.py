@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,40 @@ def test_a_reboot_brings_the_guest_back_with_its_devices(world: World) -> None:
     world.at_unpause = watch_second
     attend(record, world.toolstack)
     assert seen == [[2], 2, settings, None]
+    assert world.nothing_left()
+
+
+def test_a_reboot_brings_what_the_record_says_by_then(world: World) -> None:
+    """`attach --persist` and `detach --persist` change it while the watcher waits."""
+    record = started(world)
+    other = replace(
+        record.guest.devices[0],
+        number=1,
+        vdev="vdb",
+        settings={"path": str(world.image("b.img")), "mode": "r"},
+    )
+    seen: list[object] = []
+
+    def change() -> None:
+        world.toolstack.records.update(
+            record.guest.uuid, 1, lambda kept: replace(kept, guest=replace(kept.guest, devices=(other,)))
+        )
+        world.ends(REBOOT)
+
+    def look() -> None:
+        kept = world.toolstack.records.load(record.guest.uuid)
+        assert kept is not None
+        seen.extend([[each.vdev for each in kept.guest.devices], kept.domid])
+        seen.append(world.store.names("/local/domain/0/backend/virtio/2"))
+        world.ends(POWEROFF)
+
+    def watch_second() -> None:
+        world.store.steps = [look]
+
+    world.store.steps = [change]
+    world.at_unpause = watch_second
+    attend(record, world.toolstack)
+    assert seen == [["vdb"], 2, ["1"]]
     assert world.nothing_left()
 
 

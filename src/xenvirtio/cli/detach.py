@@ -1,0 +1,42 @@
+"""xenvirtio detach"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+@click.command("detach")
+@click.argument("guest", metavar="GUEST", help="Its name, domain number or UUID.")
+@click.argument("device", metavar="DEV", help="vda, eth0, …")
+@click.option("--force", is_flag=True, help="Take it from a guest that does not let it go in time.")
+@click.option("--persist", is_flag=True, help="It does not come back when the guest reboots.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=1),
+    default=30,
+    metavar="SECONDS",
+    help="Limit for the guest to let it go.",
+)
+def app(guest: str, device: str, force: bool, persist: bool, timeout: float) -> None:
+    """Take a virtio disk or NIC from a guest that runs.
+
+    The guest is asked to let it go: unmount a disk before. If the guest does not follow, it keeps the device,
+    and the command fails; with --force the device is taken away, and what was not written is lost. A device
+    that is not there is no error.
+
+    A device of the guest's configuration, or one that was attached with --persist, comes back when the guest
+    reboots, unless it is detached with --persist.
+    """
+    from xenvirtio.cli.signals import undo_when_ended
+    from xenvirtio.toolstack.detach import DetachOptions, detach
+    from xenvirtio.toolstack.local import local_toolstack
+
+    undo_when_ended()
+    with local_toolstack(_say) as toolstack:
+        detach(guest, device, toolstack, DetachOptions(timeout, force, persist))
+
+
+def _say(line: str) -> None:
+    print(f"xenvirtio: {line}", file=sys.stderr, flush=True)

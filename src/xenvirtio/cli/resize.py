@@ -1,0 +1,41 @@
+"""xenvirtio resize"""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+@click.command("resize", context_settings={"ignore_unknown_options": True})
+@click.argument("guest", metavar="GUEST", help="Its name, domain number or UUID.")
+@click.argument("device", metavar="DEV", help="vda, vdb, …")
+@click.argument(
+    "size", required=False, metavar="[SIZE]", help="2G, +512M, or bytes; without: what the image has now."
+)
+@click.option("--shrink", is_flag=True, help="SIZE may be less than now: what is behind it is lost.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=1), default=30, metavar="SECONDS", help="Limit for the daemon."
+)
+def app(guest: str, device: str, size: str | None, shrink: bool, timeout: float) -> None:
+    """Change the size of a disk that a guest uses; the guest sees it at once.
+
+    With SIZE the image file grows. Units are powers of 1024; + adds to the size. A block device has its own
+    size: change that (lvextend), then run this without SIZE.
+
+    The file system in the guest stays as it is: make it larger after (resize2fs, xfs_growfs), or smaller
+    before.
+    """
+    from xenvirtio.cli.output import amount
+    from xenvirtio.cli.signals import undo_when_ended
+    from xenvirtio.toolstack.local import local_toolstack
+    from xenvirtio.toolstack.resize import resize
+
+    undo_when_ended()
+    with local_toolstack(_say) as toolstack:
+        done = resize(guest, device, size, toolstack, timeout, shrink=shrink)
+    _say(f"{done.vdev} has {done.after} bytes ({amount(done.after)}); before: {done.before}")
+
+
+def _say(line: str) -> None:
+    print(f"xenvirtio: {line}", file=sys.stderr, flush=True)

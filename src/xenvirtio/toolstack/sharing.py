@@ -1,0 +1,80 @@
+"""Who else uses an image, by name: the locks (device/block/lock.py) only say that somebody does."""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from xenvirtio.errors import UsageError
+from xenvirtio.toolstack.nodes import BACKEND, plugged, printable
+from xenvirtio.transport.xenbus.nodes import backend_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from xenvirtio.toolstack.guest import VirtioDevice
+    from xenvirtio.xen.interfaces import View
+
+#: kinds of disks that xl makes (tools/libs/light/libxl_disk.c): blkback's and QEMU's
+XL_KINDS = ("vbd", "qdisk")
+
+
+@dataclass(frozen=True)
+class User:
+    """A disk of a guest that runs."""
+
+    domid: int
+    vdev: str
+    path: str
+    writable: bool
+    ours: bool
+
+
+def check_unshared(view: View, device: VirtioDevice) -> None:
+    """Raises UsageError if another disk of any guest is on the same image, unless both only read."""
+    path, writable = device.settings["path"], device.settings["mode"] == "w"
+    here = _identity(path)
+    for user in users(view):
+        if (writable or user.writable) and here is not None and _identity(user.path) == here:
+            name = printable(view.read(f"/local/domain/{user.domid}/name") or f"domain {user.domid}")
+            how = "" if user.writable else ", which reads it"
+            command = "xenvirtio detach" if user.ours else "xl block-detach"
+            raise UsageError(
+                f"disk {device.vdev}: {path} is in use by guest {name} as {user.vdev}{how}",
+                hint=f"{command} {name} {user.vdev}; or give it read-only to both (access=ro)",
+            )
+
+
+def users(view: View) -> Iterator[User]:
+    """All disks on images of this domain, as their toolstacks wrote them."""
+    for domid in _numbers(view, backend_root(BACKEND)):
+        for device in plugged(view, domid):
+            if device.is_disk:
+                yield User(
+                    domid, device.vdev, device.settings["path"], device.settings.get("mode") != "r", ours=True
+                )
+    for kind in XL_KINDS:
+        top = f"/local/domain/{BACKEND}/backend/{kind}"
+        for domid in _numbers(view, top):
+            for number in _numbers(view, f"{top}/{domid}"):
+                back = f"{top}/{domid}/{number}"
+                params = view.read(f"{back}/params") or ""
+                path = params if params.startswith("/") else params.partition(":")[2]  # "raw:/path"
+                if path:
+                    writable = view.read(f"{back}/mode") != "r"
+                    yield User(domid, view.read(f"{back}/dev") or str(number), path, writable, ours=False)
+
+
+def _numbers(view: View, path: str) -> list[int]:
+    return sorted(int(name) for name in view.names(path) or [] if name.isascii() and name.isdigit())
+
+
+def _identity(path: str) -> tuple[object, ...] | None:
+    """The same for every name of a file, and for every node of a block device."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return (found.st_rdev,) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import shutil
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError, MissingDependency, TimeLimit
+from xenvirtio.lab.paths import OTHER_FOLDER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +34,8 @@ PACKAGES = {
 }
 #: where users' shells do not look
 SYSTEM_PATH = ":/usr/sbin:/sbin"
+#: bytes free below which a program that failed has likely failed for want of them
+FULL = 16 << 20
 
 
 def program(name: str) -> str:
@@ -78,6 +82,14 @@ class Host:
         """
         command = [program(argv[0]), *argv[1:]]
         command = as_root(command) if root else command
+        try:
+            return self._run(argv[0], command, limit, what, stdin)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                raise
+            raise LabError(f"{what}: cannot write {self.log}: {error.strerror}", hint=OTHER_FOLDER) from None
+
+    def _run(self, name: str, command: Sequence[str], limit: float, what: str, stdin: bytes | None) -> str:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             log.write(f"$ {shlex.join(command)}\n".encode())
@@ -93,15 +105,18 @@ class Host:
                     output, _ = process.communicate(stdin, timeout=limit)
                 except subprocess.TimeoutExpired:
                     raise TimeLimit(
-                        f"{what}: {argv[0]} did not finish within {limit:.0f} s", hint=f"see {self.log}"
+                        f"{what}: {name} did not finish within {limit:.0f} s", hint=f"see {self.log}"
                     ) from None
                 finally:
                     if process.poll() is None:
                         _end(process)
             log.write(output)
         if process.returncode != 0:
+            folder = self.log.parent
+            if shutil.disk_usage(folder).free < FULL:
+                raise LabError(f"{what}: {name} failed: no space is left in {folder}", hint=OTHER_FOLDER)
             raise LabError(
-                f"{what}: {argv[0]} failed with status {process.returncode}: {self._tail(start)}",
+                f"{what}: {name} failed with status {process.returncode}: {self._tail(start)}",
                 hint=f"see {self.log}",
             )
         return output.decode(errors="replace")

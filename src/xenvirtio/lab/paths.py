@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xenvirtio.errors import TimeLimit, UsageError
+from xenvirtio.errors import LabError, TimeLimit, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+OTHER_FOLDER = "another folder for all that the lab makes: export XENVIRTIO_CACHE=/path"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")
 
 
@@ -82,10 +83,16 @@ class Cache:
 
 @contextmanager
 def locked(path: Path, what: str, limit: float) -> Iterator[None]:
-    """Holds an exclusive lock on a file (made if need be); raises TimeLimit after `limit` seconds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Holds an exclusive lock on a file (made if need be); raises TimeLimit after `limit` seconds.
+
+    Raises LabError where nothing can be written. It is the first thing done in a cache folder.
+    """
     deadline = time.monotonic() + limit
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise LabError(f"cannot write {path}: {error.strerror}", hint=OTHER_FOLDER) from None
     try:
         while True:
             try:

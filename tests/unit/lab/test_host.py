@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import types
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,28 @@ def test_a_failure_says_what_failed_and_why(tmp_path: Path) -> None:
     with pytest.raises(LabError, match=r"make it: sh failed with status 4: bad thing") as caught:
         Host(tmp_path / "x.log").run(["sh", "-c", "echo bad thing >&2; exit 4"], limit=10, what="make it")
     assert str(tmp_path / "x.log") in str(caught.value.hint)
+
+
+def test_a_full_disk_is_named_as_the_cause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = types.SimpleNamespace(free=4096)
+    monkeypatch.setattr("xenvirtio.lab.host.shutil.disk_usage", lambda _: usage)
+    with pytest.raises(LabError, match=f"make it: false failed: no space is left in {tmp_path}") as caught:
+        Host(tmp_path / "x.log").run(["false"], limit=10, what="make it")
+    assert "XENVIRTIO_CACHE" in str(caught.value.hint)
+
+
+def test_a_log_that_cannot_be_written_is_no_bug_of_ours() -> None:
+    with pytest.raises(LabError, match="make it: cannot write /dev/full: No space left") as caught:
+        Host(Path("/dev/full")).run(["true"], limit=10, what="make it")
+    assert "XENVIRTIO_CACHE" in str(caught.value.hint)
+
+
+def test_a_cache_folder_that_cannot_be_is_told_with_another(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / "trees" / "lock"
+    with pytest.raises(LabError, match="Not a directory") as caught, locked(place, "it", limit=1):
+        pytest.fail("there is no lock")
+    assert "XENVIRTIO_CACHE" in str(caught.value.hint)
 
 
 def test_a_program_over_its_limit_is_ended_with_its_children(tmp_path: Path) -> None:

@@ -53,7 +53,8 @@ def app(
 
     A disk is a raw image or a block device; it may say no-discard. A NIC may say mac=, bridge= (xenbr0),
     vifname= and mtu=. memory_access = "grant" (the default: the guest grants each page) or "foreign" (the
-    backend maps the guest's memory) holds for all devices, or within an entry for one.
+    backend maps the guest's memory) holds for all devices, or within an entry for one. map_cache = 256 is how
+    many MiB each device may keep mapped in mode foreign (not in PV guests); 0: nothing.
 
     The guest's kernel needs the module virtio_xenbus. on_poweroff, on_reboot, on_crash and on_watchdog work
     as with xl. If anything fails, or on ctrl-C, everything is undone.

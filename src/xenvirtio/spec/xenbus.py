@@ -84,4 +84,5 @@ KEY_EVENT_CHANNEL = "event-channel"  # frontend: its port, unbound for the backe
 KEY_QUEUE_EVENT_CHANNELS = "queue-event-channels"  # backend: "1" if queues may have their own ports, XB-67
 KEY_ERROR = "error"  # backend: why it closed, in words
 KEY_MAP_CACHE = "map-cache"  # B/host: MiB of the guest that a device may keep mapped, in mode "foreign"
+MAP_CACHE_MAX = 65536
 KEY_HOST = "host"  # backend: subdirectory that only the backend's domain can read: the device's settings

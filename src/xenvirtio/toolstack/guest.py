@@ -7,11 +7,11 @@ An HVM guest may have virtio devices as well: over XenBus, as on PV and PVH, wit
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from xenvirtio.spec import block, net
-from xenvirtio.spec.xenbus import MemoryAccess
+from xenvirtio.spec.xenbus import KEY_MAP_CACHE, MAP_CACHE_MAX, MemoryAccess
 from xenvirtio.toolstack import entries, qemu, xm
 from xenvirtio.toolstack.disk import DISKS_MAX
 from xenvirtio.toolstack.served import KEY, XENVIRTIO, served
@@ -86,9 +86,12 @@ def guest_from(config: GuestConfig, machine: str = XENVIRTIO) -> Guest:
     access = _memory_access(config)
     who = served(config, kind, machine)
     disks, nics = entries.disks(config, who), entries.nics(config, kind, name, who)
-    devices = (
-        *(disk_device(disk, access) for disk in disks.ours),
-        *(nic_device(nic, access) for nic in nics.ours),
+    devices = _cached(
+        [
+            *(disk_device(disk, access) for disk in disks.ours),
+            *(nic_device(nic, access) for nic in nics.ours),
+        ],
+        _map_cache(config),
     )
     kept = qemu.keep_plugged(config, [disk.vdev for disk in disks.of_qemu], bool(nics.of_qemu))
     identity = _uuid(config)
@@ -99,7 +102,7 @@ def guest_from(config: GuestConfig, machine: str = XENVIRTIO) -> Guest:
         devices=devices,
         actions={event: _action(config, event) for event in LIFECYCLE},
         xl_config=config.for_xl(
-            without=frozenset({"memory_access", KEY}),
+            without=frozenset({"memory_access", "map_cache", KEY}),
             lists=_lists(config, disks, nics),
             extra={} if config.string("uuid") else {"uuid": identity},
             appended=kept.appended,
@@ -150,6 +153,28 @@ def _memory_access(config: GuestConfig) -> str:
     if access not in (MemoryAccess.GRANT, MemoryAccess.FOREIGN):
         config.fail("memory_access", f"unknown memory_access '{access}'", "grant or foreign")
     return access
+
+
+def _map_cache(config: GuestConfig) -> str | None:
+    """MiB of the guest that each device in mode foreign may keep mapped; None: the daemon's default."""
+    text = config.string("map_cache")
+    if text is not None and not (
+        text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= MAP_CACHE_MAX
+    ):
+        hint = f"MiB for each device, at most {MAP_CACHE_MAX}; 0: nothing stays mapped"
+        config.fail("map_cache", f"map_cache = '{text}' is no size", hint)
+    return text
+
+
+def _cached(devices: Sequence[VirtioDevice], size: str | None) -> tuple[VirtioDevice, ...]:
+    if size is None:
+        return tuple(devices)
+    return tuple(
+        replace(device, settings={**device.settings, KEY_MAP_CACHE: str(int(size))})
+        if device.memory_access == MemoryAccess.FOREIGN
+        else device
+        for device in devices
+    )
 
 
 def _uuid(config: GuestConfig) -> str:

@@ -25,7 +25,7 @@ from xenvirtio.errors import MissingDependency, UsageError, XenError
 from xenvirtio.memory import raw
 from xenvirtio.memory.foreign import ForeignMemory
 from xenvirtio.spec import ioreq
-from xenvirtio.spec.xenbus import KEY_MAP_CACHE
+from xenvirtio.spec.xenbus import KEY_MAP_CACHE, MAP_CACHE_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,8 +41,6 @@ logger = logging.getLogger(__name__)
 MIB = 1 << 20
 #: of one device, unless B/host says otherwise. A MiB costs dom0 2 KiB of page tables, and the worker less
 CACHE_DEFAULT = 256 * MIB
-#: MiB
-CACHE_MAX = 65536
 #: longest file that is read, bytes
 FILE_MAX = 4096
 READS = (1 << 64) - 1
@@ -53,8 +51,10 @@ def cache_setting(host: Mapping[str, str]) -> int:
     text = host.get(KEY_MAP_CACHE)
     if text is None:
         return CACHE_DEFAULT
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= CACHE_MAX):
-        raise UsageError(f"{KEY_MAP_CACHE} is {text!r}", f"a number of MiB, at most {CACHE_MAX}; 0: no cache")
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) <= MAP_CACHE_MAX):
+        raise UsageError(
+            f"{KEY_MAP_CACHE} is {text!r}", f"a number of MiB, at most {MAP_CACHE_MAX}; 0: no cache"
+        )
     return int(text) * MIB
 
 

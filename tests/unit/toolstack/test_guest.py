@@ -47,6 +47,16 @@ def test_memory_access_holds_for_all_or_for_one() -> None:
     assert [device.memory_access for device in made.devices] == ["foreign", "grant", "foreign"]
 
 
+def test_a_map_cache_is_of_each_device_that_is_mapped() -> None:
+    text = "name='g'; memory_access='foreign'; map_cache=32; type='pvh'"
+    made = guest(text + "; disk=['/a,,vda','vdev=vdb,memory_access=grant,target=/b']")
+    assert [device.settings.get("map-cache") for device in made.devices] == ["32", None]
+    assert "map_cache" not in made.xl_config
+    for wrong in ("'big'", "65537", "'-1'", "'111111111'"):
+        with pytest.raises(ConfigError, match="is no size"):
+            guest(f"name='g'; map_cache={wrong}")
+
+
 def test_the_default_is_grant() -> None:
     made = guest("name='g'; disk=['/a,,vda']")
     assert made.devices[0].host_settings(3)["memory-access"] == "grant"
@@ -95,7 +105,7 @@ def effective(text: str, names: set[str]) -> dict[str, Plain]:
     return {name: value for name, value in values.items() if name not in names}
 
 
-ours = {"name", "uuid", "type", "builder", "disk", "vif", "memory_access", "kernel", "ramdisk"}
+ours = {"name", "uuid", "type", "builder", "disk", "vif", "memory_access", "map_cache", "kernel", "ramdisk"}
 
 
 @given(written_files(), st.lists(st.sampled_from(["/a,,vda", "/x,,xvda", "/y,raw,hdc,r"]), unique=True))

@@ -306,6 +306,8 @@ class GrantMemory(GuestMemory):
             if load16(self._ops + 24 * k + 20) == 0 or batch.fault[i]:
                 continue
             batch.fault[i] = FAULT_MEMORY
-            if batch.on_fault[i] != NO_STATUS and batch.written[i] >= batch.write_bytes[i]:
+            if batch.on_fault[i] == NO_STATUS:
+                batch.written[i] = 0  # no status says it: the length must (XB-81)
+            elif batch.written[i] >= batch.write_bytes[i]:
                 self._last_byte(batch, i, batch.on_fault[i])
         return done

@@ -172,6 +172,7 @@ def test_a_read_only_grant_cannot_be_written() -> None:
         pair.memory.finish(pair.batch)
         assert pair.batch.fault[0] == faults.MEMORY
         assert guest.ram.read(place, 8) == bytes(8)
+        assert pair.batch.written[0] == 0  # there is no status that could tell
 
 
 def test_a_chain_with_a_fault_lets_out_only_its_last_byte() -> None:

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+#: asm-generic/socket.h; Python has no name for it
+SO_SNDBUFFORCE = 32
+#: bytes of orders on their way: those for all devices of a guest, with the longest paths, go at once
+CONTROL_BYTES = 4 << 20
+
+
 class WorkerProcess(Protocol):
     """A worker, as the supervisor sees it."""
 
@@ -73,6 +79,9 @@ def fork_worker(
 ) -> ForkedWorker:
     """Forks a worker that runs `life(guest, control)`; `before` runs first in the child. Raises OSError."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        with contextlib.suppress(PermissionError):  # only root may have more than net.core.wmem_max
+            end.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, CONTROL_BYTES)
     try:
         pid = os.fork()
     except OSError:

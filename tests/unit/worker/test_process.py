@@ -17,6 +17,7 @@ from xenvirtio.testing.xen import FakeXen
 from xenvirtio.worker import messages, status
 from xenvirtio.worker.connection import Guest
 from xenvirtio.worker.daemon import only_daemon, stopped_by_signals, tell_systemd
+from xenvirtio.worker.limits import Limits
 from xenvirtio.worker.log import JournalFormatter, PlainFormatter
 from xenvirtio.worker.loop import Loop
 from xenvirtio.worker.main import only_worker
@@ -50,6 +51,19 @@ def test_a_forked_worker_answers_and_is_reaped(tmp_path: Path) -> None:
     assert messages.receive(worker.control) == messages.Done(5, 0)
     wait_readable(worker)
     assert worker.reap() == "exit status 0"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a large socket buffer is root's")
+def test_orders_for_all_devices_of_a_guest_fit_at_once(tmp_path: Path) -> None:
+    def hang(_: Guest, __: socket.socket) -> None:
+        signal.pause()
+
+    worker = start(tmp_path, hang)
+    for devid in range(Limits.devices_per_guest):
+        messages.send(worker.control, messages.Prepare(devid, devid, 2, {"path": "/" * 4000}))
+    worker.kill()
+    wait_readable(worker)
+    worker.reap()
 
 
 def test_a_worker_has_no_descriptor_and_no_signal_handler_of_the_supervisor(tmp_path: Path) -> None:

@@ -4,6 +4,6 @@ from xenvirtio.lab.soak import Plan, run
 """
 
 from xenvirtio.lab.soak.results import Plan, SoakResult
-from xenvirtio.lab.soak.run import run
+from xenvirtio.lab.soak.soak import run
 
 __all__ = ["Plan", "SoakResult", "run"]

@@ -20,9 +20,11 @@
 #define CANARY		0xa5
 #define NO_ANSWER	(-1)
 
-static bool untouched(const u8 *page)
+static void tell(const char *what, int used, const u8 *page)
 {
-	return !memchr_inv(page, CANARY, PAGE_SIZE);
+	bool untouched = !memchr_inv(page, CANARY, PAGE_SIZE);
+
+	pr_info("%s: used %d, %s\n", what, used, untouched ? "untouched" : "written");
 }
 
 /* Has the device write a page; its descriptor says another address than ours */
@@ -68,23 +70,23 @@ static int ungranted_probe(struct virtio_device *vdev)
 
 	memset(page, CANARY, PAGE_SIZE);
 	used = ask(vq, page, 0);
-	pr_info("granted: used %d, %s\n", used, untouched(page) ? "untouched" : "written");
+	tell("granted", used, page);
 
 	memset(page, CANARY, PAGE_SIZE);
 	used = ask(vq, page, NOBODYS);
-	pr_info("not granted: used %d, %s\n", used, untouched(page) ? "untouched" : "written");
+	tell("not granted", used, page);
 
 	memset(canary, CANARY, PAGE_SIZE);
 	readonly = dma_map_single(dma, canary, PAGE_SIZE, DMA_TO_DEVICE);
 	used = ask(vq, page, readonly);
 	dma_unmap_single(dma, readonly, PAGE_SIZE, DMA_TO_DEVICE);
-	pr_info("granted for reading: used %d, %s\n", used, untouched(canary) ? "untouched" : "written");
+	tell("granted for reading", used, canary);
 
 	used = ask(vq, page, 0);
-	pr_info("granted again: used %d, %s\n", used, untouched(page) ? "untouched" : "written");
+	tell("granted again", used, page);
 
 	used = ask(vq, page, virt_to_phys(canary));
-	pr_info("an address in memory: used %d, %s\n", used, untouched(canary) ? "untouched" : "written");
+	tell("an address in memory", used, canary);
 	pr_info("status %#x\n", vdev->config->get_status(vdev));
 
 	virtio_reset_device(vdev);

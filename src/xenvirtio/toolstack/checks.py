@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from xenvirtio.toolstack.xl import Domain
 
 SECTOR = 512  # bytes; virtio 1.3 §5.2.4: capacity counts these
-#: how an image of a format begins (QEMU, docs/interop/qcow2.txt, qed_spec.txt)
-MAGIC = {"qcow": b"QFI\xfb", "qcow2": b"QFI\xfb", "qed": b"QED\0"}
+#: how an image of a format begins (QEMU, docs/interop/qcow2.txt)
+MAGIC = {"qcow2": b"QFI\xfb"}
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,8 @@ FLAGS = {
     "untrusted": "trusted",
 }
 FORMATS = ("raw", "qcow", "qcow2", "vhd", "qed", "empty")
+#: formats that each backend serves; Debian's QEMU for Xen has no other drivers
+SERVED_FORMATS = {XENVIRTIO: ("raw",), QEMU: ("raw", "qcow2")}
 FOREIGN_VDEV = re.compile(r"xvd[a-z]+\d*|hd[a-d]\d*|sd[a-p]\d*|d\d+p\d+|0x[0-9a-fA-F]+|\d+")
 VDEVS = "virtio disks are vda, vdb, …; xl's are xvda, hda, sda, …"
 OUR_VDEV = re.compile(r"vd([a-z]{1,2})")
@@ -62,7 +64,7 @@ class DiskSettings:
     discard: bool = True
     memory_access: str | None = None  #: None: as the guest's other devices
     backend: str = XENVIRTIO  #: one of BACKENDS
-    format: str = "raw"  #: one of FORMATS; xenvirtio serves raw images only
+    format: str = "raw"  #: one of SERVED_FORMATS
 
     @property
     def number(self) -> int:
@@ -203,12 +205,14 @@ def _format(fields: _Fields, backend: str) -> str:
         fields.fail(
             key, f"unknown format '{form}'", "the order is target,format,vdev,access; the format is raw"
         )
-    if form != "raw" and backend != QEMU:
+    if form not in SERVED_FORMATS[backend]:
         image = fields.text("target") or "IMAGE"
         to_raw = f"qemu-img convert -f {form.replace('vhd', 'vpc')} -O raw {image} {image}.raw"
-        by_nbd = f"qemu-nbd --connect=/dev/nbd0 {image}, and give phy:/dev/nbd0"
-        hint = f"{to_raw}; or: {by_nbd}; or, in an HVM guest: backend=qemu"
-        fields.fail(key, f"format {form} is not served: only raw images and block devices are", hint)
+        hint = f"{to_raw}; or: qemu-nbd --connect=/dev/nbd0 {image}, and give phy:/dev/nbd0"
+        if form == "qcow2":
+            hint += f"; or, in an HVM guest: backend={QEMU}"
+        what = " or ".join(SERVED_FORMATS[backend])
+        fields.fail(key, f"format {form} is not served: only {what} images and block devices are", hint)
     return form
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from xenvirtio.toolstack.disk import DiskSettings
 
 ARGUMENTS = "device_model_args_hvm"
-#: a format's name in xl → its driver in QEMU, if it is another
-DRIVERS = {"vhd": "vpc"}
 UNPLUG = "xen_emul_unplug"
 #: words of that option (Linux, kernel-parameters.txt) that leave every device, the disks, the NICs plugged
 LEAVE_ALL = {"never", "unnecessary"}
@@ -37,7 +35,7 @@ def disk_arguments(disk: DiskSettings) -> tuple[str, ...]:
     backing = {
         "if": "none",
         "id": name,
-        "format": DRIVERS.get(disk.format, disk.format),
+        "format": disk.format,
         "read-only": "off" if disk.writable else "on",
         "discard": "unmap" if disk.discard else "ignore",
         "file.locking": "on",

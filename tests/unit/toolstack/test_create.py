@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.unit.toolstack.toolstack_fakes import World
+from xenvirtio.device.block.lock import lock_image
 from xenvirtio.errors import TimeLimit, UsageError, XenError, XenvirtioError
 from xenvirtio.toolstack import connect, create
+from xenvirtio.toolstack.checks import check_guest
 from xenvirtio.toolstack.create import StartOptions, destroy, start
 
 if TYPE_CHECKING:
@@ -135,6 +137,44 @@ def test_an_image_that_cannot_be_served_is_refused_before_anything_is_made(
     assert caught.value.exit_status == 2
     assert world.xl_log == []
     assert world.nothing_left()
+
+
+@pytest.mark.parametrize("kind", ["backend=xenvirtio", "backend=qemu"])
+@pytest.mark.parametrize(
+    ("ours", "theirs", "free"),
+    [("rw", "rw", False), ("ro", "rw", False), ("rw", "ro", False), ("ro", "ro", True)],
+)
+def test_an_image_that_somebody_uses_is_refused_unless_both_only_read(
+    world: World, kind: str, ours: str, theirs: str, free: bool
+) -> None:
+    image = world.image()
+    guest = world.guest(f"name='g'; type='hvm'; disk=['vdev=vda,access={ours},{kind},target={image}']")
+    with open(image, "rb+") as other:
+        lock_image(other.fileno(), str(image), theirs == "ro")
+        if free:
+            check_guest(guest, world.toolstack.host)
+            return
+        with pytest.raises(UsageError, match=r"disk vda: .* in use by another guest or program") as caught:
+            start(guest, world.toolstack, QUICK)
+    assert "lslocks" in (caught.value.hint or "")
+    assert world.xl_log == []
+
+
+def test_an_image_of_another_format_is_refused_before_anything_is_made(world: World) -> None:
+    disk = f"format=qcow2,vdev=vda,backend=qemu,target={world.image()}"
+    with pytest.raises(UsageError, match=r"a\.img is no image of format qcow2") as caught:
+        start(world.guest(f"name='g'; type='hvm'; disk=['{disk}']"), world.toolstack, QUICK)
+    assert "qemu-img info" in (caught.value.hint or "")
+    assert world.xl_log == []
+
+
+def test_a_guest_whose_qemu_serves_all_needs_no_daemon_and_gets_no_nodes(world: World) -> None:
+    world.daemon = False
+    disk = f"vdev=vda,backend=qemu,target={world.image()}"
+    guest = world.guest(f"name='g'; type='hvm'; disk=['{disk}']; vif=['model=virtio,backend=qemu']")
+    start(guest, world.toolstack, QUICK)
+    assert [command for command in world.xl_log if command != "list"] == ["create", "unpause"]
+    assert world.store.nodes == {}
 
 
 @pytest.mark.parametrize(

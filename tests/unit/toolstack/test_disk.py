@@ -158,10 +158,10 @@ def test_what_a_virtio_disk_cannot_be_is_refused_by_name(
         ("vdev=vda,target=/a", DiskSettings("vda", "/a", backend="qemu")),
         ("vdev=vda,backend=xenvirtio,target=/a", DiskSettings("vda", "/a")),
         ("/a,qcow2,vdb,ro", DiskSettings("vdb", "/a", writable=False, backend="qemu", format="qcow2")),
-        ("vhd:/a,vda,w", DiskSettings("vda", "/a", backend="qemu", format="vhd")),
+        ("qcow2:/a,vda,w", DiskSettings("vda", "/a", backend="qemu", format="qcow2")),
     ],
 )
-def test_the_qemu_of_an_hvm_guest_serves_disks_of_every_format(text: str, expected: DiskSettings) -> None:
+def test_the_qemu_of_an_hvm_guest_serves_raw_and_qcow2(text: str, expected: DiskSettings) -> None:
     assert virtio_disk(entry(text), Served("qemu", None)) == expected
 
 
@@ -171,6 +171,7 @@ def test_the_qemu_of_an_hvm_guest_serves_disks_of_every_format(text: str, expect
         ("vdev=vda,memory_access=grant,target=/a", "memory_access is refused: QEMU maps all"),
         ("vdev=vda,grant_usage=1,target=/a", "grant_usage is refused: QEMU maps all"),
         ("/a,zip,vda,w", "unknown format 'zip'"),
+        ("/a,vhd,vda,w", "format vhd is not served: only raw or qcow2 images and block devices"),
         ("/a,empty,vda,w", "cannot be empty"),
         ("vdev=vda,script=block-x,target=/a", "block scripts"),
     ],

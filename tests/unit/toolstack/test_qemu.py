@@ -44,7 +44,6 @@ def test_a_disk_is_two_arguments_of_qemu() -> None:
         (DiskSettings("vda", "/a", writable=False), "read-only=on"),
         (DiskSettings("vda", "/a", discard=False), "discard=ignore"),
         (DiskSettings("vda", "/a", format="qcow2"), "format=qcow2"),
-        (DiskSettings("vda", "/a", format="vhd"), "format=vpc"),
         (DiskSettings("vdaa", "/a"), "id=xenvirtio-vdaa"),
     ],
 )

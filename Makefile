@@ -4,8 +4,7 @@ SHELL := /bin/bash
 RELEASE ?= trixie
 ACCESS ?= grant
 MINUTES ?= 20
-PACKAGES ?= e2fsprogs gcc iproute2 libc6-dev mmdebstrap mount python3-dev python3-venv qemu-system-x86 qemu-utils \
-	squashfs-tools zstd
+PACKAGES ?= e2fsprogs gcc iproute2 libc6-dev mmdebstrap mount python3-dev python3-venv squashfs-tools zstd
 VENV := .venv
 RUN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find src -name '*.py' -o -name '*.pxd')

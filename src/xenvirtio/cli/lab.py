@@ -74,12 +74,13 @@ def status() -> None:
     from xenvirtio.lab import all_labs
 
     code = {True: "current", False: "older than the sources", None: "-"}
-    rows = [("LAB", "STATE", "RELEASE", "ACCELERATOR", "CODE", "LOGS")]
+    rows = [("LAB", "STATE", "RELEASE", "ACCELERATOR", "QEMU", "CODE", "LOGS")]
     for lab in all_labs():
         now = lab.status()
         state = "down" if not now.running else "up" if now.answers else "does not answer"
         logs = str(now.logs or "-")
-        rows.append((now.name, state, now.release or "-", now.accelerator or "-", code[now.current], logs))
+        emulation = (now.accelerator or "-", (now.qemu or "-").partition(" ")[0])
+        rows.append((now.name, state, now.release or "-", *emulation, code[now.current], logs))
     if len(rows) == 1:
         print("There is no lab. Make one: xenvirtio lab up", file=sys.stderr)
     else:

@@ -21,10 +21,12 @@ def bootstrap(
     limit: float,
     *,
     exclude: Sequence[str] = (),
+    variant: str = "minbase",
 ) -> None:
     """Makes `folder`/tree: a minimal Debian with the packages, without files whose paths match `exclude`.
 
-    `limit` in seconds. Raises LabError, MissingDependency, TimeLimit.
+    `variant` is mmdebstrap's: "extract" only unpacks the packages and what they need. `limit` in seconds.
+    Raises LabError, MissingDependency, TimeLimit.
     """
     archive = debian.archive_of_host(
         debian.host_sources(), host.run(["apt-config", "dump"], limit=20, what="read apt's configuration")
@@ -34,7 +36,7 @@ def bootstrap(
     options.touch(mode=0o600)  # a proxy's address may hold a password
     options.write_text("".join(f"{line}\n" for line in archive.options))
     host.run(
-        ["mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", "--format=directory"]
+        ["mmdebstrap", "--quiet", "--mode=root", f"--variant={variant}", "--format=directory"]
         + [f"--include={','.join(packages)}", f"--aptopt={options}"]
         + [f"--dpkgopt=path-exclude={pattern}" for pattern in exclude]
         + ["--dpkgopt=force-unsafe-io"]

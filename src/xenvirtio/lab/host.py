@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 #: program → Debian package
 PACKAGES = {
-    "qemu-system-x86_64": "qemu-system-x86",
-    "qemu-img": "qemu-utils",
     "mmdebstrap": "mmdebstrap",
     "mksquashfs": "squashfs-tools",
     "mke2fs": "e2fsprogs",

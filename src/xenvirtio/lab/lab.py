@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from xenvirtio.errors import LabError, TimeLimit
-from xenvirtio.lab import commands, debian, image, machine, payload, prune, qemu, restore, snapshot
+from xenvirtio.lab import commands, debian, emulator, image, machine, payload, prune, qemu, restore, snapshot
 from xenvirtio.lab.dom0.protocol import Kind
 from xenvirtio.lab.host import Host
 from xenvirtio.lab.paths import Cache, locked, newest
@@ -57,25 +57,26 @@ class Lab:
         Raises LabError, TimeLimit, MissingDependency.
         """
         sources = payload.Sources.find(self._environment)
-        base = self._base(sources)
+        base, qemu_here = self._base(sources)
         shape = qemu.Shape.of_host()
         # Under emulation both fit on two processors: the boot is mostly one thread of it, the build the
         # other.
         with ThreadPoolExecutor(max_workers=2) as pool:
             building = pool.submit(payload.ensure, self._cache, base, sources, self._progress)
-            snap = snapshot.ensure(self._cache, base, shape, self._progress)
+            snap = snapshot.ensure(self._cache, base, qemu_here, shape, self._progress)
             built = building.result()
         with locked(self.folder / "lock", f"lab {self.name!r}", limit=120):
             running = machine.find(self.folder)
-            wanted = (base.key, built[0], snap.accelerator)
+            wanted = (base.key, built[0], snap.accelerator, qemu_here.version)
             if running is not None:
-                if (running.image, running.payload, running.accelerator) == wanted:
+                version = machine.qemu_of(self.folder, running)
+                if (running.image, running.payload, running.accelerator, version) == wanted:
                     machine.wait_for_agent(self.folder, running, commands.ANSWER_LIMIT)
                     return
                 self._progress.note(f"Lab {self.name!r} runs older code: restarting it")
                 machine.stop(running)
             with self._progress.stage("Start the lab", RESTORE_LIMIT) as stage:
-                restore.start(self.folder, self.name, base, snap, shape, built, stage.limit)
+                restore.start(self.folder, self.name, base, qemu_here, snap, shape, built, stage.limit)
 
     def down(self) -> bool:
         """Ends the lab's machine; false if it was not running. What was written in it is forgotten."""
@@ -113,6 +114,7 @@ class Lab:
             answers,
             release,
             running.accelerator if running else None,
+            machine.qemu_of(self.folder, running) if running else None,
             self._is_current(running) if running else None,
             self.folder,
             newest(self.folder / "boots"),
@@ -207,13 +209,14 @@ class Lab:
 
     # --- inner ---
 
-    def _base(self, sources: payload.Sources) -> image.Image:
-        """The base image; Python packages are downloaded while it is made."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
+    def _base(self, sources: payload.Sources) -> tuple[image.Image, emulator.Emulator]:
+        """The base image and QEMU; both, and Python packages, are downloaded side by side."""
+        with ThreadPoolExecutor(max_workers=2) as pool:
             fetching = pool.submit(payload.fetch_wheels, self._cache, self.release, sources, 240.0)
+            unpacking = pool.submit(emulator.ensure, self._cache, self._progress)
             base = image.ensure(self._cache, self.release, self._progress)
             fetching.result()
-        return base
+            return base, unpacking.result()
 
     def _release_of(self, running: machine.Machine | None) -> str | None:
         if running is None:

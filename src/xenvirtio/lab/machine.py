@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError, LabLost, TimeLimit
 from xenvirtio.lab import qemu
-from xenvirtio.lab.host import program
 from xenvirtio.lab.qmp import Monitor
 from xenvirtio.lab.session import Session
 
 if TYPE_CHECKING:
+    from xenvirtio.lab.emulator import Emulator
     from xenvirtio.lab.image import Image
 
 #: boots whose logs are kept
@@ -65,17 +65,25 @@ def prepare(folder: Path, image: Image, payload: Path) -> None:
 
 
 def start(
-    folder: Path, name: str, accelerator: str, shape: qemu.Shape, *, image: str, payload: str, restore: bool
+    folder: Path,
+    name: str,
+    emulator: Emulator,
+    accelerator: str,
+    shape: qemu.Shape,
+    *,
+    image: str,
+    payload: str,
+    restore: bool,
 ) -> Machine:
     """Starts QEMU in a prepared folder; it outlives us."""
     for socket in qemu.sockets():
         (folder / socket).unlink(missing_ok=True)
     boot = _new_boot(folder)
-    argv = qemu.command(name, accelerator, shape, boot, restore)
+    argv = emulator.system() + qemu.arguments(name, accelerator, shape, boot, restore)
     (folder / boot / "command").write_text(f"cd {shlex.quote(str(folder))} && {shlex.join(argv)}\n")
-    facts = {"qemu": qemu.version(), "accelerator": accelerator, "image": image, "payload": payload}
+    facts = {"qemu": emulator.version, "accelerator": accelerator, "image": image, "payload": payload}
     (folder / boot / "versions.json").write_text(json.dumps({**facts, **asdict(shape)}, indent=1))
-    pid = _launch([program(qemu.BINARY), *argv[1:]], folder, folder / boot / "qemu.log")
+    pid = _launch(argv, folder, folder / boot / "qemu.log")
     machine = Machine(pid, _start_time(pid), accelerator, boot, image, payload)
     (folder / STATE).write_text(json.dumps(asdict(machine)))
     return machine
@@ -104,6 +112,14 @@ def find(folder: Path) -> Machine | None:
     except (FileNotFoundError, ValueError, TypeError):
         return None
     return machine if machine.alive else None
+
+
+def qemu_of(folder: Path, machine: Machine) -> str:
+    """The version of the QEMU that it runs on; "unknown" if its boot's folder is gone."""
+    try:
+        return str(json.loads((folder / machine.boot / "versions.json").read_text())["qemu"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return "unknown"
 
 
 def wait_for_agent(folder: Path, machine: Machine, limit: float) -> None:

@@ -5,6 +5,7 @@
 <cache>/wheels/<python version>/     Python packages for the image
 <cache>/snapshots/<key>/             disk.qcow2 (holds the booted dom0) snapshot.json boots/
 <cache>/payloads/<release>/          <key>.raw
+<cache>/emulators/                   QEMU, unpacked
 <cache>/accelerators/                what trial boots found
 <cache>/labs/<name>/                 disk.qcow2 lab.json sockets boots/<time>/
 """
@@ -63,6 +64,10 @@ class Cache:
     @property
     def wheels(self) -> Path:
         return self.root / "wheels"
+
+    @property
+    def emulators(self) -> Path:
+        return self.root / "emulators"
 
     @property
     def accelerators(self) -> Path:

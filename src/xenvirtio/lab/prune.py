@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: how many images of a release stay beside those in use: checkouts of two versions may share a cache
 IMAGES_KEPT = 2
 PAYLOADS_KEPT = 4
+EMULATORS_KEPT = 2
 #: snapshots of each image: one for each accelerator, twice, as QEMU is updated now and then
 SNAPSHOTS_KEPT = 4
 
@@ -53,6 +54,12 @@ def payloads(folder: Path) -> None:
     """Keeps the newest payloads of a release; a running lab holds its own open."""
     for old in _older(folder, "*.raw", PAYLOADS_KEPT):
         old.unlink()
+
+
+def emulators(cache: Cache) -> None:
+    """Keeps the newest unpacked QEMUs."""
+    for old in _older(cache.emulators, "*/qemu.json", EMULATORS_KEPT):
+        remove_tree(old.parent)
 
 
 def remove_tree(folder: Path) -> None:

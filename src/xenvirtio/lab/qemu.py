@@ -1,21 +1,16 @@
-"""QEMU for the lab: which one, how it is accelerated, and its command line."""
+"""QEMU's command line: the machine, and how it is accelerated."""
 
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xenvirtio.errors import LabError
 from xenvirtio.lab.dom0 import protocol
-from xenvirtio.lab.host import program
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BINARY = "qemu-system-x86_64"
 #: CPU models that run PV, PVH and HVM guests on Xen 4.17 and 4.20. For TCG: SMAP crashes a PV dom0, MONITOR
 #: panics Xen in mwait, RDTSCP intercepts are mis-reported by QEMU 7.2's SVM; the others are slow or not
 #: right either.
@@ -42,17 +37,6 @@ class Shape:
         return cls(cpus=min(2, os.cpu_count() or 1))
 
 
-def version() -> str:
-    """QEMU's version with its package's, on one line; raises MissingDependency, LabError."""
-    result = subprocess.run(
-        [program(BINARY), "--version"], capture_output=True, text=True, timeout=20, check=False
-    )
-    match = re.search(r"version (.+)", result.stdout)
-    if match is None:
-        raise LabError(f"{BINARY} --version says nothing: {result.stderr.strip()[:200]}")
-    return match[1].strip()
-
-
 def xen_arguments(shape: Shape) -> str:
     """Xen's command line.
 
@@ -71,14 +55,14 @@ def dom0_arguments() -> str:
     return "console=hvc0 panic=1 clocksource=xen tsc=unstable mitigations=off random.trust_cpu=on loglevel=4"
 
 
-def command(name: str, accelerator: str, shape: Shape, boot: str, restore: bool) -> list[str]:
-    """The command line, for a process that runs in the lab's folder.
+def arguments(name: str, accelerator: str, shape: Shape, boot: str, restore: bool) -> list[str]:
+    """The program's arguments, for a process that runs in the lab's folder.
 
     `boot` is the boot's log folder relative to it. With `restore` the machine continues from the snapshot;
     all else must then be as it was when the snapshot was taken.
     """
     accel = ["-accel", "tcg,thread=multi"] if accelerator == "tcg" else ["-accel", accelerator]
-    argv = [BINARY, "-name", f"xenvirtio-{name}", "-nodefaults", "-no-user-config", "-display", "none"]
+    argv = ["-name", f"xenvirtio-{name}", "-nodefaults", "-no-user-config", "-display", "none"]
     argv += ["-vga", "none", "-no-reboot", "-machine", "pc", *accel, "-cpu", CPU_MODELS[accelerator]]
     argv += ["-smp", str(shape.cpus), "-m", f"{shape.memory_mib}M", "-rtc", "base=utc"]
     argv += ["-kernel", XEN, "-append", xen_arguments(shape)]

@@ -10,6 +10,7 @@ from xenvirtio.lab import commands, machine, qemu, snapshot
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from xenvirtio.lab.emulator import Emulator
     from xenvirtio.lab.image import Image
     from xenvirtio.lab.snapshot import Snapshot
 
@@ -26,6 +27,7 @@ def start(
     folder: Path,
     name: str,
     image: Image,
+    emulator: Emulator,
     snap: Snapshot,
     shape: qemu.Shape,
     payload: tuple[str, Path],
@@ -44,7 +46,9 @@ def start(
         stamp.write_text(snap.key)
     key, disk = payload
     machine.prepare(folder, image, disk)
-    running = machine.start(folder, name, snap.accelerator, shape, image=image.key, payload=key, restore=True)
+    running = machine.start(
+        folder, name, emulator, snap.accelerator, shape, image=image.key, payload=key, restore=True
+    )
     try:
         machine.wait_for_agent(folder, running, deadline - time.monotonic())
         settle = ("sh", "-euc", _SETTLE, "sh", f"{time.time():.3f}")

@@ -37,6 +37,7 @@ class Status:
     answers: bool  # dom0's agent
     release: str | None
     accelerator: str | None
+    qemu: str | None  # its version
     current: bool | None  # whether it runs the sources as they are now; None: not known
     folder: Path
     logs: Path | None  # of the newest boot

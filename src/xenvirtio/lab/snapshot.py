@@ -20,6 +20,7 @@ from xenvirtio.lab.qmp import Monitor
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from xenvirtio.lab.emulator import Emulator
     from xenvirtio.lab.image import Image
     from xenvirtio.lab.stages import Progress
 
@@ -50,21 +51,22 @@ class Choice:
     reason: str
 
 
-def snapshot_key(image: Image, accelerator: str, shape: qemu.Shape, qemu_version: str) -> str:
+def snapshot_key(image: Image, accelerator: str, shape: qemu.Shape, version: str) -> str:
     """What a snapshot depends on: it cannot be restored with any of these changed."""
-    argv = qemu.command("any", accelerator, shape, "boot", restore=False)
-    facts = [image.key, image.made, accelerator, qemu_version, asdict(shape), argv]
+    argv = qemu.arguments("any", accelerator, shape, "boot", restore=False)
+    facts = [image.key, image.made, accelerator, version, asdict(shape), argv]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
-def ensure(cache: Cache, image: Image, shape: qemu.Shape, progress: Progress) -> Snapshot:
+def ensure(cache: Cache, image: Image, emulator: Emulator, shape: qemu.Shape, progress: Progress) -> Snapshot:
     """The image's snapshot for the best accelerator that works here, made if it is not there."""
-    version = qemu.version()
-    remembered = _remembered(cache, image, version)
+    remembered = _remembered(cache, image, emulator.version)
     if remembered is None:
         with locked(cache.accelerators / "lock", "the trial of accelerators", limit=600):
-            remembered = _remembered(cache, image, version) or _choose(cache, image, shape, version, progress)
-    return _ensure(cache, image, remembered.accelerator, shape, version, progress)
+            remembered = _remembered(cache, image, emulator.version) or _choose(
+                cache, image, emulator, shape, progress
+            )
+    return _ensure(cache, image, emulator, remembered.accelerator, shape, progress)
 
 
 def copy(snapshot: Snapshot, target: Path) -> None:
@@ -79,29 +81,34 @@ def copy(snapshot: Snapshot, target: Path) -> None:
 
 
 def _ensure(
-    cache: Cache, image: Image, accelerator: str, shape: qemu.Shape, version: str, progress: Progress
+    cache: Cache, image: Image, emulator: Emulator, accelerator: str, shape: qemu.Shape, progress: Progress
 ) -> Snapshot:
-    key = snapshot_key(image, accelerator, shape, version)
+    key = snapshot_key(image, accelerator, shape, emulator.version)
     snapshot = Snapshot(cache.snapshots / key, key, accelerator)
     if not (snapshot.folder / "snapshot.json").exists():
         with locked(
             cache.snapshots / f"{key}.lock", "the snapshot of the booted dom0", limit=BOOT_LIMIT + 60
         ):
             if not (snapshot.folder / "snapshot.json").exists():
-                _make(snapshot, image, shape, progress)
+                _make(snapshot, image, emulator, shape, progress)
                 prune.snapshots(cache, image.key)
     os.utime(snapshot.folder / "snapshot.json")
     return snapshot
 
 
-def _make(snapshot: Snapshot, image: Image, shape: qemu.Shape, progress: Progress) -> None:
+def _make(
+    snapshot: Snapshot, image: Image, emulator: Emulator, shape: qemu.Shape, progress: Progress
+) -> None:
     folder = snapshot.folder
     limit = KVM_LIMIT if snapshot.accelerator == "kvm" else BOOT_LIMIT
     with contextlib.suppress(FileNotFoundError):
         snapshot.disk.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     Host(folder / "disk.log").run(
-        ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(image.disk), str(snapshot.disk)],
+        [
+            *(*emulator.img(), "create", "-q", "-f", "qcow2"),
+            *("-F", "raw", "-b", str(image.disk), str(snapshot.disk)),
+        ],
         limit=20,
         what="make dom0's disk",
     )
@@ -112,7 +119,14 @@ def _make(snapshot: Snapshot, image: Image, shape: qemu.Shape, progress: Progres
     how = "KVM" if snapshot.accelerator == "kvm" else "emulation"
     with progress.stage(f"Boot Xen {image.xen} and dom0 under {how}", limit) as stage:
         running = machine.start(
-            folder, snapshot.key, snapshot.accelerator, shape, image=image.key, payload="", restore=False
+            folder,
+            snapshot.key,
+            emulator,
+            snapshot.accelerator,
+            shape,
+            image=image.key,
+            payload="",
+            restore=False,
         )
         try:
             machine.wait_for_agent(folder, running, stage.left)
@@ -130,20 +144,20 @@ def _make(snapshot: Snapshot, image: Image, shape: qemu.Shape, progress: Progres
         )
 
 
-def _choose(cache: Cache, image: Image, shape: qemu.Shape, version: str, progress: Progress) -> Choice:
+def _choose(cache: Cache, image: Image, emulator: Emulator, shape: qemu.Shape, progress: Progress) -> Choice:
     """Tries KVM where there is a /dev/kvm, by booting; emulation otherwise."""
     choice = Choice("tcg", "there is no /dev/kvm that we may use")
     if os.access("/dev/kvm", os.R_OK | os.W_OK):
         try:
-            _ensure(cache, image, "kvm", shape, version, progress)
+            _ensure(cache, image, emulator, "kvm", shape, progress)
             choice = Choice("kvm", "a trial boot worked")
         except (LabError, LabLost, TimeLimit) as error:
             choice = Choice("tcg", f"a trial boot under KVM failed: {_short(error)}")
     progress.note(f"Accelerator: {choice.accelerator} ({choice.reason})")
-    path = _choice_path(cache, image, version)
+    path = _choice_path(cache, image, emulator.version)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(
-        json.dumps({**asdict(choice), "qemu": version, "tried": time.strftime("%F %T")}, indent=1)
+        json.dumps({**asdict(choice), "qemu": emulator.version, "tried": time.strftime("%F %T")}, indent=1)
     )
     return choice
 

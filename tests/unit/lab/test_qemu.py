@@ -15,7 +15,7 @@ IMAGE = Image(Path("/images/x"), "k1", "trixie", "4.20", "6.12.1-amd64", "/trees
 
 
 def command(restore: bool = False, accelerator: str = "tcg") -> list[str]:
-    return qemu.command("mine", accelerator, SHAPE, "boots/1", restore)
+    return qemu.arguments("mine", accelerator, SHAPE, "boots/1", restore)
 
 
 def after(argv: list[str], option: str) -> list[str]:

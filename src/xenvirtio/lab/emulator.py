@@ -1,0 +1,95 @@
+"""The lab's own QEMU: Debian 13's, unpacked into the cache and run by its own loader and libraries.
+
+Nothing of it is installed, and every host runs the same one: how well QEMU emulates SVM decides whether HVM
+guests live, and how fast all are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from xenvirtio.errors import LabError
+from xenvirtio.lab import debian, prune
+from xenvirtio.lab.bootstrap import bootstrap
+from xenvirtio.lab.host import Host
+from xenvirtio.lab.paths import Cache, locked
+
+if TYPE_CHECKING:
+    from xenvirtio.lab.stages import Progress
+
+RELEASE = debian.RELEASES["trixie"]
+PACKAGES = ("qemu-system-x86", "qemu-utils")
+EXCLUDED = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+#: below the unpacked root: the loader (the x86-64 ABI names it so), libraries, firmware
+_LOADER = "usr/lib64/ld-linux-x86-64.so.2"
+_LIBRARIES = "usr/lib/x86_64-linux-gnu"
+_DATA = ("usr/share/qemu", "usr/share/seabios", "usr/lib/ipxe/qemu")
+SYSTEM, IMG = "qemu-system-x86_64", "qemu-img"
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """An unpacked QEMU."""
+
+    root: Path
+    version: str  # with its package's: "10.0.2 (Debian 1:10.0.2+ds-1)"
+
+    def system(self) -> list[str]:
+        """How qemu-system-x86_64 is called; its arguments follow."""
+        return [
+            *_program(self.root, SYSTEM),
+            *(word for data in _DATA for word in ("-L", str(self.root / data))),
+        ]
+
+    def img(self) -> list[str]:
+        """How qemu-img is called."""
+        return _program(self.root, IMG)
+
+
+def ensure(cache: Cache, progress: Progress) -> Emulator:
+    """The lab's QEMU, unpacked if it is not there; raises LabError, MissingDependency, TimeLimit."""
+    folder = cache.emulators / f"{RELEASE.name}-{_key()}"
+    facts = folder / "qemu.json"
+    if not facts.exists():
+        with locked(Path(f"{folder}.lock"), "the lab's QEMU", limit=300):
+            if not facts.exists():
+                _make(cache, folder, progress)
+    return Emulator(folder / "tree", json.loads(facts.read_text())["version"])
+
+
+def _make(cache: Cache, folder: Path, progress: Progress) -> None:
+    if folder.exists():
+        prune.remove_tree(folder)
+    folder.mkdir(parents=True)
+    with progress.stage(f"Unpack QEMU of Debian {RELEASE.name}", limit=240) as stage:
+        host = Host(folder / "build.log")
+        bootstrap(host, folder, RELEASE, PACKAGES, stage.left, exclude=EXCLUDED, variant="extract")
+        version = _version(folder / "tree")
+        (folder / "qemu.json").write_text(json.dumps({"version": version}))
+    prune.emulators(cache)
+
+
+def _program(root: Path, name: str) -> list[str]:
+    return [str(root / _LOADER), "--library-path", str(root / _LIBRARIES), str(root / "usr/bin" / name)]
+
+
+def _version(root: Path) -> str:
+    asked = [*_program(root, SYSTEM), "--version"]
+    try:
+        result = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
+    except OSError as error:
+        raise LabError(f"the lab's QEMU cannot be started: {error}") from error
+    match = re.search(r"version (.+)", result.stdout)
+    if match is None:
+        raise LabError(f"{SYSTEM} --version says nothing: {result.stderr.strip()[:200]}")
+    return match[1].strip()
+
+
+def _key() -> str:
+    return hashlib.sha256(json.dumps([PACKAGES, EXCLUDED]).encode()).hexdigest()[:12]

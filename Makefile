@@ -1,9 +1,11 @@
-# make demo   a PV guest on a real Xen with a virtio disk and NIC, on a machine without Xen
+# make demo   guests on a real Xen with a virtio disk and NIC, on a machine without Xen
+# make matrix every guest type, memory access, Xen and kernel; its table in docs/parity.md
 # make test   everything: linters, unit tests interpreted and compiled, lab tests on the real Xen
 SHELL := /bin/bash
 RELEASE ?= trixie
 ACCESS ?= grant
 MINUTES ?= 20
+TYPES ?= pv pvh hvm
 PACKAGES ?= e2fsprogs gcc iproute2 libc6-dev mmdebstrap mount python3-dev python3-venv squashfs-tools zstd
 VENV := .venv
 RUN := $(VENV)/bin
@@ -12,10 +14,13 @@ UNIT := $(RUN)/python -m pytest -q -n 2
 # what Cython compiles, and what runs on it
 COMPILED := $(addprefix tests/unit/,test_mode.py memory queue device testing transport worker)
 
-.PHONY: demo test unit lint lab-test soak module-check setup clean
+.PHONY: demo matrix test unit lint lab-test soak module-check setup clean
 
 demo: setup
-	$(RUN)/xenvirtio demo --release $(RELEASE) --memory-access $(ACCESS)
+	$(RUN)/xenvirtio demo --release $(RELEASE) --memory-access $(ACCESS) $(TYPES:%=--type %)
+
+matrix: setup
+	$(RUN)/xenvirtio lab matrix --document docs/parity.md
 
 test: lint unit module-check lab-test
 

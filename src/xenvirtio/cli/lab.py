@@ -255,6 +255,44 @@ def soak(minutes: float, types: str, memory_access: str, release: str, output: P
 
 
 @app.command()
+@click.option("--release", "-r", "releases", multiple=True, help="Only this one; may be given again.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    default=Path("build/matrix.json"),
+    help="Where the results go, as JSON.",
+)
+@click.option(
+    "--document", "-d", type=click.Path(path_type=Path, exists=True), help="Rewrite the table in this file."
+)
+def matrix(releases: tuple[str, ...], output: Path, document: Path | None) -> None:
+    """Show every guest type with every memory access on every Xen, in short form.
+
+    Exit status 0 only if every cell is right.
+    """
+    import json
+
+    from xenvirtio.lab import debian
+    from xenvirtio.lab.matrix import rewrite, run
+    from xenvirtio.lab.matrix.table import table
+    from xenvirtio.lab.stages import progress_for
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.unlink(missing_ok=True)  # an older run's result must not pass for this one's
+    cells = run(releases or tuple(debian.RELEASES), progress_for(sys.stderr))
+    part = output.with_name(f".{output.name}.part")
+    part.write_text(json.dumps([cell.as_json() for cell in cells], indent=2) + "\n")
+    part.replace(output)
+    if document is not None:
+        rewrite(document, cells)
+    print(table(cells), end="")
+    print(f"Written to {output}")
+    if not all(cell.ok for cell in cells):
+        sys.exit(1)
+
+
+@app.command()
 def doctor() -> None:
     """Check whether the lab can run on this machine; the same as xenvirtio doctor."""
     from xenvirtio.cli.doctor import check

@@ -134,6 +134,10 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         self.down()
 
+    def note(self, text: str) -> None:
+        """One line for those who watch the lab's progress."""
+        self._progress.note(text)
+
     # --- commands in dom0 ---
 
     def run(

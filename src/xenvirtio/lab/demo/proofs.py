@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from xenvirtio.lab.guest import Guest
 
 MIB = 1 << 20
-#: data written to the disk
-DISK_BYTES = 64 * MIB
-#: data sent each way by TCP
-TCP_BYTES = 8 * MIB
 #: seconds of each fio job
 FIO_SECONDS = 1
 _MD5 = re.compile(r"\b([0-9a-f]{32})\b")
@@ -39,25 +35,25 @@ def disk_size(guest: Guest, device: str) -> int:
     return int(guest.sysfs(f"block/{device}/size")) * 512
 
 
-def write_disk(guest: Guest, device: str) -> str:
-    """Fills the start of the disk with random data made in the guest, and flushes it; returns its MD5."""
-    made = guest.run(f"head -c {DISK_BYTES} /dev/urandom >/tmp/data && md5sum /tmp/data", timeout=120)
+def write_disk(guest: Guest, device: str, count: int) -> str:
+    """Writes `count` random bytes, whole MiB, to the disk's start, and flushes it; returns their MD5."""
+    made = guest.run(f"head -c {count} /dev/urandom >/tmp/data && md5sum /tmp/data", timeout=120)
     command = f"dd if=/tmp/data of=/dev/{device} bs=1M oflag=direct conv=fsync 2>&1 && rm /tmp/data"
     written = guest.run(command, timeout=120).output
-    if f"{DISK_BYTES // MIB}+0 records out" not in written:
+    if f"{count // MIB}+0 records out" not in written:
         raise LabError(f"the guest wrote less to {device} than it should: {written.strip()!r}")
     return md5_in(made.output, "the guest's random data")
 
 
-def disk_md5_in_guest(guest: Guest, device: str) -> str:
-    """The MD5 of the written part, read from the device past the guest's page cache."""
-    command = f"dd if=/dev/{device} bs=1M count={DISK_BYTES // MIB} iflag=direct 2>/dev/null | md5sum"
+def disk_md5_in_guest(guest: Guest, device: str, count: int) -> str:
+    """The MD5 of the first `count` bytes, read from the device past the guest's page cache."""
+    command = f"dd if=/dev/{device} bs=1M count={count // MIB} iflag=direct 2>/dev/null | md5sum"
     return md5_in(guest.run(command, timeout=120).output, f"reading {device} in the guest")
 
 
-def disk_md5_in_dom0(lab: Lab, image: str) -> str:
-    """The MD5 of the written part of the image itself."""
-    done = lab.run(f"head -c {DISK_BYTES} {image} | md5sum", timeout=120).check()
+def disk_md5_in_dom0(lab: Lab, image: str, count: int) -> str:
+    """The MD5 of the first `count` bytes of the image itself."""
+    done = lab.run(f"head -c {count} {image} | md5sum", timeout=120).check()
     return md5_in(done.stdout, f"reading {image} in dom0")
 
 
@@ -78,8 +74,8 @@ def iops(guest: Guest, device: str) -> dict[str, float]:
     return found
 
 
-def nic(guest: Guest, device: str) -> NicProof:
-    """Pings, and random data by TCP both ways; raises LabError if a byte of it differs."""
+def nic(guest: Guest, device: str, count: int) -> NicProof:
+    """Pings, and `count` random bytes by TCP each way; raises LabError if a byte of it differs."""
     shown = guest.run(f"ip -4 -o address show dev {device}").output
     address = re.search(r"inet ([\d.]+)", shown)
     if address is None:
@@ -90,8 +86,8 @@ def nic(guest: Guest, device: str) -> NicProof:
     if counts is None:
         raise LabError(f"ping in the guest said {pinged.strip()[-300:]!r}")
     sent, received = int(counts[1]), int(counts[2])
-    to_guest = tcp.to_guest(guest, TCP_BYTES)
-    from_guest = tcp.from_guest(guest, TCP_BYTES)
+    to_guest = tcp.to_guest(guest, count)
+    from_guest = tcp.from_guest(guest, count)
     return NicProof(
         device=device,
         address=address[1],

@@ -1,11 +1,11 @@
-"""The demo's report for people."""
+"""The demo's report for people: a column a guest, on one screen."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
     from xenvirtio.lab.demo.results import DemoResult, GuestResult
 
@@ -14,46 +14,68 @@ MIB = 1 << 20
 
 def report(result: DemoResult) -> str:
     """A short text; everything in it was measured in this run."""
-    lines = [
-        f"Xen {result.xen}, dom0 Linux {result.dom0_kernel}, QEMU accelerator {result.accelerator}",
-        *(line for guest in result.guests for line in _guest(guest)),
+    emulation = f"QEMU {result.qemu.partition(' ')[0]} ({result.accelerator})"
+    lines = [f"Xen {result.xen}, dom0 Linux {result.dom0_kernel}, {emulation}", ""]
+    table = [(name, *(cell(guest) for guest in result.guests)) for name, cell in _ROWS]
+    widths = [max(len(row[column]) for row in table) for column in range(len(table[0]))]
+    lines += [
+        "  ".join(word.ljust(width) for word, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
     ]
     seconds = result.seconds
-    lines.append(
-        f"{'Everything was checked' if result.ok else 'NOT EVERYTHING IS RIGHT: see above'}; "
-        f"lab {seconds['setup']:.0f} s, guest's boot {seconds['boot']:.0f} s, all {seconds['total']:.0f} s"
-    )
+    verdict = "Everything was checked" if result.ok else "NOT EVERYTHING IS RIGHT: see ✗ above"
+    times = f"lab {seconds['setup']:.0f} s, all {seconds['total']:.0f} s"
+    lines += ["", f"{verdict}; {times} (emulated: only ratios mean something)"]
     return "\n".join(lines)
 
 
-def _guest(guest: GuestResult) -> Iterator[str]:
-    disk, nic = guest.disk, guest.nic
-    yield f"{guest.type.upper()} guest {guest.name}, Linux {guest.kernel}"
-    transport = f"transport {guest.transport}, memory access {guest.memory_access}"
-    yield f"  {_mark(guest.transport == 'xenbus')} {transport}"
-    yield f"  {_mark(guest.reached_as_it_says)} the daemon's counters agree: {_counters(guest)}"
-    yield f"  {_mark(disk.size > 0)} {disk.device}: {disk.size // MIB} MiB"
-    for count, where in ((disk.bytes_verified_in_guest, "the guest"), (disk.bytes_verified_in_dom0, "dom0")):
-        good = count == disk.bytes_written
-        total = disk.bytes_written // MIB
-        yield f"    {_mark(good)} {count // MIB} of {total} MiB written are right in {where}"
-    yield f"    {_mark(disk.survived_guest_restart)} the data is there after the guest's restart"
-    figures = ", ".join(f"{name} {value:.0f}" for name, value in disk.iops.items())
-    yield f"      4 KiB requests a second, 32 in flight (emulated): {figures}"
-    yield f"  {_mark(bool(nic.address))} {nic.device}: {nic.address}"
-    yield f"    {_mark(nic.ping_lost == 0)} {nic.ping_sent} pings, {nic.ping_lost} lost, {nic.ping_ms:.1f} ms"
-    for way, words in (("to_guest", "to the guest"), ("from_guest", "from the guest")):
-        count, mbit = nic.tcp_bytes_verified[way], nic.tcp_mbit[way]
-        arrived = f"{count // MIB} MiB by TCP {words} arrived intact"
-        yield f"    {_mark(count > 0)} {arrived}, {mbit:.0f} Mbit/s (emulated)"
+def _written(count: int, guest: GuestResult) -> str:
+    total = guest.disk.bytes_written
+    return _marked(count == total > 0, f"{count // MIB} of {total // MIB} MiB")
 
 
-def _counters(guest: GuestResult) -> str:
-    return "; ".join(
-        f"{device} {counters['grants_copied']} grants copied, {counters['frames_mapped']} frames mapped"
-        for device, counters in guest.backend.items()
-    )
+def _tcp(guest: GuestResult, way: str) -> str:
+    count, mbit = guest.nic.tcp_bytes_verified[way], guest.nic.tcp_mbit[way]
+    return _marked(count > 0, f"{count // MIB} MiB, {mbit:.0f} Mbit/s")
 
 
-def _mark(good: bool) -> str:
-    return "✓" if good else "✗"
+def _reached(guest: GuestResult, counter: str) -> str:
+    return _marked(guest.reached_as_it_says, ", ".join(f"{each[counter]}" for each in guest.backend.values()))
+
+
+def _iops(guest: GuestResult) -> str:
+    return "  " + ", ".join(f"{value:.0f}" for value in guest.disk.iops.values())
+
+
+def _pings(guest: GuestResult) -> str:
+    nic = guest.nic
+    return _marked(nic.ping_lost == 0, f"{nic.ping_lost} of {nic.ping_sent}, {nic.ping_ms:.1f} ms")
+
+
+def _marked(good: bool, text: str) -> str:
+    return f"{'✓' if good else '✗'} {text}"
+
+
+_ROWS: tuple[tuple[str, Callable[[GuestResult], str]], ...] = (
+    ("", lambda guest: f"  {guest.type.upper()} guest"),
+    ("Linux", lambda guest: f"  {guest.kernel}"),
+    ("up after", lambda guest: f"  {guest.seconds['boot']:.0f} s"),
+    ("transport", lambda guest: _marked(guest.transport == "xenbus", guest.transport)),
+    ("memory access", lambda guest: _marked(guest.reached_as_it_says, guest.memory_access)),
+    ("  grants copied: vda, eth0", lambda guest: _reached(guest, "grants_copied")),
+    ("  frames mapped: vda, eth0", lambda guest: _reached(guest, "frames_mapped")),
+    ("vda", lambda guest: _marked(guest.disk.size > 0, f"{guest.disk.size // MIB} MiB")),
+    ("  written, right in the guest", lambda guest: _written(guest.disk.bytes_verified_in_guest, guest)),
+    ("  right in dom0", lambda guest: _written(guest.disk.bytes_verified_in_dom0, guest)),
+    (
+        "  there after a restart",
+        lambda guest: _marked(
+            guest.disk.survived_guest_restart, "yes" if guest.disk.survived_guest_restart else "no"
+        ),
+    ),
+    ("  4 KiB reads, writes a second", _iops),
+    ("eth0", lambda guest: _marked(bool(guest.nic.address), guest.nic.address)),
+    ("  pings lost", _pings),
+    ("  TCP to the guest, intact", lambda guest: _tcp(guest, "to_guest")),
+    ("  TCP from the guest, intact", lambda guest: _tcp(guest, "from_guest")),
+)

@@ -63,6 +63,7 @@ class GuestResult:
     disk: DiskProof
     nic: NicProof
     backend: dict[str, dict[str, int]]  # device → how its memory was reached
+    seconds: dict[str, float]  # boot, total
 
     @property
     def reached_as_it_says(self) -> bool:
@@ -90,7 +91,8 @@ class DemoResult:
     xen: str
     dom0_kernel: str
     accelerator: str
-    seconds: dict[str, float]  # setup, boot, total
+    qemu: str
+    seconds: dict[str, float]  # setup, boot (of the slowest guest), total
     guests: tuple[GuestResult, ...]
 
     @property
@@ -103,6 +105,7 @@ class DemoResult:
             "xen": self.xen,
             "dom0_kernel": self.dom0_kernel,
             "accelerator": self.accelerator,
+            "qemu": self.qemu,
             "seconds": {name: round(value, 1) for name, value in self.seconds.items()},
             "guests": [guest.as_json() for guest in self.guests],
         }

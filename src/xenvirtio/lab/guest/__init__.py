@@ -5,7 +5,21 @@ from xenvirtio.lab.guest import Disk, Guest, GuestConfig, Nic
 
 from xenvirtio.lab.guest.backend import Backend
 from xenvirtio.lab.guest.channel import Answer, GuestGone
-from xenvirtio.lab.guest.config import TOOLS_DISK, Disk, GuestConfig, Nic
+from xenvirtio.lab.guest.config import TOOLS_DISK, TYPES, Disk, GuestConfig, Nic
 from xenvirtio.lab.guest.guest import Guest, start
+from xenvirtio.lab.guest.lost import GuestLost, start_again
 
-__all__ = ["TOOLS_DISK", "Answer", "Backend", "Disk", "Guest", "GuestConfig", "GuestGone", "Nic", "start"]
+__all__ = [
+    "TOOLS_DISK",
+    "TYPES",
+    "Answer",
+    "Backend",
+    "Disk",
+    "Guest",
+    "GuestConfig",
+    "GuestGone",
+    "GuestLost",
+    "Nic",
+    "start",
+    "start_again",
+]

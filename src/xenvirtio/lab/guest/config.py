@@ -20,6 +20,7 @@ KERNEL_OPTIONS = (
     "clocksource=xen tsc=unstable"
 )
 
+TYPES = ("pv", "pvh", "hvm")
 #: the kernel's file below FOLDER: Xen's own builder takes the unpacked one; QEMU's loader, for HVM, a bzImage
 KERNELS = {"pv": "vmlinux", "pvh": "vmlinux", "hvm": "vmlinuz"}
 #: an HVM guest without what costs time under emulation: each access to an emulated device is an exit to QEMU

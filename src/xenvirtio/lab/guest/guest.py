@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from xenvirtio.errors import LabError, LabLost, TimeLimit
 from xenvirtio.lab.guest.channel import Answer, Channel
+from xenvirtio.lab.guest.lost import start_again
 
 if TYPE_CHECKING:
     from xenvirtio.lab.guest.config import GuestConfig
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 CONFIGS = "/run/xenvirtio-lab"
 #: seconds for an `xl` or `xenvirtio` command that only looks or ends something
 SHORT = 60.0
+#: seconds for a guest to connect its devices; 8, 12 and 25 on a quiet machine
+BOOT_LIMITS = {"pv": 90.0, "pvh": 90.0, "hvm": 150.0}
 #: waits, in dom0, until xl lists the guest $1 no more, at most $2 seconds
 _UNTIL_GONE = """
 end=$(($(date +%s) + $2))
@@ -42,11 +45,16 @@ class Guest:
         self._channel: Channel | None = None
 
     @classmethod
-    def create(cls, lab: Lab, config: GuestConfig, timeout: float = 90.0) -> Self:
+    def create(cls, lab: Lab, config: GuestConfig, timeout: float | None = None) -> Self:
         """Starts a guest and waits until it has connected its devices and answers on its console.
 
-        Raises LabError if `xenvirtio create` fails, TimeLimit, LabLost.
+        An HVM guest that the emulator lost is started again. Raises LabError if `xenvirtio create` fails,
+        GuestLost, TimeLimit, LabLost.
         """
+        return start_again(lab, config, lambda: cls._create(lab, config, timeout or BOOT_LIMITS[config.type]))
+
+    @classmethod
+    def _create(cls, lab: Lab, config: GuestConfig, timeout: float) -> Self:
         guest = cls(lab, config)
         started = start(lab, config, timeout)
         if started.returncode:

@@ -1,0 +1,56 @@
+"""The matrix's cells and its table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.unit.lab_demo.test_report import guest
+from xenvirtio.errors import LabError, UsageError
+from xenvirtio.lab.matrix import Cell, rewrite
+from xenvirtio.lab.matrix.table import BEGIN, END, table
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CELLS = [Cell.shown("4.20.5", guest(kind), "grant") for kind in ("pv", "hvm")] + [
+    Cell.failed("4.20.5", "6.12.1", kind, "foreign", LabError("no answer\nmore")) for kind in ("pv", "hvm")
+]
+
+
+def test_a_cell_says_what_was_proven() -> None:
+    record = CELLS[0].as_json()
+    assert set(record) == {"xen", "kernel", "guest", "access", "ok", "proofs"}
+    assert record["ok"] is True
+    assert record["proofs"]["pings"] == {"sent": 20, "lost": 0}
+
+
+def test_a_guest_reached_in_another_way_than_asked_is_not_ok() -> None:
+    assert Cell.shown("4.20.5", guest("pv"), "grant").ok
+    assert not Cell.shown("4.20.5", guest("pv"), "foreign").ok
+    assert not Cell.shown("4.20.5", replace(guest("pv"), transport="pci"), "grant").ok
+
+
+def test_the_table_has_a_row_a_guest_and_a_column_an_access() -> None:
+    lines = table(CELLS).splitlines()
+    assert lines[0] == "| Xen | Linux | guest | grant | foreign |"
+    assert [line.split(" | ")[2] for line in lines[2:]] == ["pv", "hvm"]
+    assert all("✓" in line and "✗ no answer |" in line for line in lines[2:])
+
+
+def test_only_what_is_between_the_markers_is_written_and_again(tmp_path: Path) -> None:
+    document = tmp_path / "parity.md"
+    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    rewrite(document, CELLS)
+    rewrite(document, CELLS)
+    assert document.read_text() == f"before\n{BEGIN}\n\n{table(CELLS)}\n{END}\nafter\n"
+
+
+def test_a_document_without_a_place_is_refused_and_kept(tmp_path: Path) -> None:
+    document = tmp_path / "parity.md"
+    document.write_text(f"before {BEGIN}")
+    with pytest.raises(UsageError, match="no place"):
+        rewrite(document, CELLS)
+    assert document.read_text() == f"before {BEGIN}"

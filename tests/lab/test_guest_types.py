@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from xenvirtio.lab.guest import Backend
 
 
+#: beside the session's own guests
+NUMBER = 20
+
+
 @pytest.mark.parametrize("access", [MemoryAccess.GRANT, MemoryAccess.FOREIGN])
 @pytest.mark.parametrize("kind", ["pvh", "hvm"])
 def test_disk_and_nic_carry_data_both_ways_and_the_data_stay(
@@ -24,7 +28,7 @@ def test_disk_and_nic_carry_data_both_ways_and_the_data_stay(
 ) -> None:
     before = traces(lab)
     progress = progress_for(sys.__stderr__ or sys.stderr)
-    shown = Show(lab, backend, progress, f"t-{kind}-{access}", kind, access, amounts=SHORT).run()
+    shown = Show(lab, backend, progress, f"t-{kind}-{access}", kind, access, NUMBER, SHORT).run()
     assert (shown.type, shown.memory_access, shown.transport) == (kind, access, "xenbus")
     assert shown.reached_as_it_says, shown.backend
     assert shown.disk.ok, shown.disk

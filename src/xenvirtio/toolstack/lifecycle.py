@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 LOGS = Path("/var/log/xenvirtio")
 DUMPS = Path("/var/lib/xen/dump")
+#: a guest that would start another kernel by itself (kexec, kdump). It cannot without xl's own monitor, and
+#: nowhere but in HVM guests: on_reboot says what follows, by default the start of its configured kernel
+KEXEC = "soft-reset"
 #: seconds between looks if xenstored reports nothing
 LOOK = 60.0
 #: seconds before what failed is tried again; the last one holds for every further failure
@@ -111,7 +114,8 @@ def _until_end(record: Record, toolstack: Toolstack, wait: Callable[[float], obj
                 wait(LOOK)
                 failures = 0
                 continue
-            action = record.guest.actions.get(domain.reason or "", "destroy")
+            event = "reboot" if domain.reason == KEXEC else domain.reason or ""
+            action = record.guest.actions.get(event, "destroy")
             toolstack.say(f"domain {domain.domid} ended: {domain.reason}; action: {action}")
             if action.startswith("coredump-") and not dumped:
                 dumped = True  # one try: a full disk does not keep a crashed guest

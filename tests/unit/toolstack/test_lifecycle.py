@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-POWEROFF, REBOOT, SUSPEND, CRASH, WATCHDOG = 0, 1, 2, 3, 4
+POWEROFF, REBOOT, SUSPEND, CRASH, WATCHDOG, KEXEC = 0, 1, 2, 3, 4, 5
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def replace_sleep(monkeypatch: pytest.MonkeyPatch, sleep: Callable[[float], None
     monkeypatch.setattr(lifecycle, "time", clock)
 
 
-@pytest.mark.parametrize("reason", [POWEROFF, CRASH, WATCHDOG, 5])
+@pytest.mark.parametrize("reason", [POWEROFF, CRASH, WATCHDOG, 6])
 def test_by_default_a_guest_that_ends_is_destroyed_and_leaves_nothing(world: World, reason: int) -> None:
     record = started(world)
     world.store.steps = [lambda: None, lambda: world.ends(reason)]
@@ -57,7 +57,8 @@ def test_by_default_a_guest_that_ends_is_destroyed_and_leaves_nothing(world: Wor
     assert world.nothing_left()
 
 
-def test_a_reboot_brings_the_guest_back_with_its_devices(world: World) -> None:
+@pytest.mark.parametrize("reason", [REBOOT, KEXEC])
+def test_a_reboot_brings_the_guest_back_with_its_devices(world: World, reason: int) -> None:
     record = started(world, "uuid='11111111-2222-3333-4444-555555555555'")
     settings = world.store.read("/local/domain/0/backend/virtio/1/256/host/mac")
     seen: list[object] = []
@@ -72,7 +73,7 @@ def test_a_reboot_brings_the_guest_back_with_its_devices(world: World) -> None:
     def watch_second() -> None:
         world.store.steps = [look]
 
-    world.store.steps = [lambda: world.ends(REBOOT)]
+    world.store.steps = [lambda: world.ends(reason)]
     world.at_unpause = watch_second
     attend(record, world.toolstack)
     assert seen == [[2], 2, settings, None]

@@ -56,8 +56,12 @@ def app(
     backend maps the guest's memory) holds for all devices, or within an entry for one. map_cache = 256 is how
     many MiB each device may keep mapped in mode foreign (not in PV guests); 0: nothing.
 
-    The guest's kernel needs the module virtio_xenbus. on_poweroff, on_reboot, on_crash and on_watchdog work
-    as with xl. If anything fails, or on ctrl-C, everything is undone.
+    In an HVM guest, backend=qemu in an entry, or virtio_backend = "qemu" for all of them, has the guest's own
+    QEMU serve it, to stock virtio-pci drivers. virtio_backend in /etc/xenvirtio/xenvirtio.toml holds for all
+    HVM guests of this machine.
+
+    Otherwise the guest's kernel needs the module virtio_xenbus. on_poweroff, on_reboot, on_crash and
+    on_watchdog work as with xl. If anything fails, or on ctrl-C, everything is undone.
     """
     from xenvirtio.toolstack.config import read
     from xenvirtio.toolstack.create import StartOptions, start

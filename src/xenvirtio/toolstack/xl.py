@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,11 @@ CREATE_LIMIT = 300.0
 COMMAND_LIMIT = 60.0
 #: seconds that an interrupted `xl create` gets to end by itself, so that it leaves nothing half-made
 INTERRUPT_LIMIT = 30.0
+
+#: where libxl has QEMU's words: qemu-dm-<guest>.log
+DEVICE_MODEL_LOGS = Path("/var/log/xen")
+#: of them, shown when a guest's QEMU did not start
+DEVICE_MODEL_LINES = 6
 
 #: a line of `xl list -v` (tools/xl/xl_info.c); a name may hold spaces
 LINE = re.compile(
@@ -91,7 +97,11 @@ class Xl:
             path = Path(folder, "guest.cfg")
             path.touch(mode=0o600)
             path.write_bytes(config.encode("utf-8", "surrogateescape"))
-            self._run("create", str(path), "-p", "-e", "-q", limit=CREATE_LIMIT)
+            since = time.time()
+            try:
+                self._run("create", str(path), "-p", "-e", "-q", limit=CREATE_LIMIT)
+            except XenError as error:
+                raise XenError(error.message + _device_model_words(error.message, since)) from None
 
     def unpause(self, domid: int) -> None:
         self._run("unpause", str(domid))
@@ -138,3 +148,15 @@ class Xl:
             said = "\n".join(f"    {line}" for line in errors.strip().splitlines()[-8:])
             raise XenError(f"{words} failed:\n{said}" if said else f"{words} failed without a word")
         return output
+
+
+def _device_model_words(said: str, since: float) -> str:
+    """What QEMU said last, if xl says that it failed: libxl itself does not tell why."""
+    if "device model" not in said:
+        return ""
+    logs = [log for log in DEVICE_MODEL_LOGS.glob("qemu-dm-*.log") if log.stat().st_mtime >= since - 1]
+    if not logs:
+        return ""
+    log = max(logs, key=lambda log: log.stat().st_mtime)
+    lines = log.read_text(errors="replace").strip().splitlines()[-DEVICE_MODEL_LINES:]
+    return "\n".join((f"\n{log}:", *(f"    {line}" for line in lines)))

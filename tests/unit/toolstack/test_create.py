@@ -13,7 +13,7 @@ import pytest
 from tests.unit.toolstack.toolstack_fakes import World
 from xenvirtio.device.block.lock import lock_image
 from xenvirtio.errors import TimeLimit, UsageError, XenError, XenvirtioError
-from xenvirtio.toolstack import connect, create
+from xenvirtio.toolstack import connect, create, xl
 from xenvirtio.toolstack.checks import check_guest
 from xenvirtio.toolstack.create import StartOptions, destroy, start
 
@@ -234,6 +234,20 @@ def test_xl_is_heard_when_it_fails(world: World) -> None:
     (world.folder / "trouble").write_text("libxl: error: no memory\nabort")
     with pytest.raises(XenError, match=r"xl create .* failed:\n    libxl: error: no memory\n    abort"):
         start(world.usual_guest(), world.toolstack, QUICK)
+    assert world.nothing_left()
+
+
+def test_qemu_is_heard_when_it_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xl, "DEVICE_MODEL_LOGS", world.folder)
+    (world.folder / "trouble").write_text("libxl: error: domain 1 device model: spawn failed (rc=-3)")
+    (world.folder / "qemu-dm-old.log").write_text("of another day\n")
+    os.utime(world.folder / "qemu-dm-old.log", (1, 1))
+    (world.folder / "qemu-dm-g.log").write_text('char device\nxen-qemu: Failed to get "write" lock\n')
+    with pytest.raises(XenError, match="qemu-dm-g") as caught:
+        start(world.usual_guest(), world.toolstack, QUICK)
+    assert caught.value.message.endswith('    char device\n    xen-qemu: Failed to get "write" lock')
+    assert "spawn failed" in caught.value.message
+    assert "another day" not in caught.value.message
     assert world.nothing_left()
 
 

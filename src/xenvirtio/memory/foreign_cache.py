@@ -24,7 +24,9 @@ What comes without INVALIDATE, and why it does no harm:
 
 So a cache is dropped as a whole at INVALIDATE, before that is answered (worker/invalidation.py); what
 chains use just then is unmapped when they are given back: an honest guest does not give away pages that are
-on the ring.
+on the ring. The other pages of such a bucket are not looked at any more, but not given back to Xen either:
+the 256 receive buffers of an idle NIC, each in a bucket of its own, would hold 32 MiB of a guest that
+balloons down. That is why buckets are no larger.
 
 PV guests have no IOREQ servers, and none would help. Machine frames do not change below a mapping, which
 holds the page; but a guest notices that it is held. A writable mapping holds its type
@@ -52,8 +54,8 @@ if TYPE_CHECKING:
 
 COMPILED = cython.compiled
 
-#: 256 KiB: one call of Xen costs about the same for 1 page and for 32
-BUCKET_PAGES = 64
+#: 128 KiB: one call of Xen costs about the same for 1 page and for 32
+BUCKET_PAGES = 32
 #: `FrameCache.find`: every bucket is in use
 NO_ROOM = -1
 

@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: GPL-2.0
+/* kexec KERNEL COMMANDLINE: gives way to another kernel, as systemd's last act of "systemctl kexec" does */
+#include <fcntl.h>
+#include <linux/kexec.h>
+#include <linux/reboot.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+int main(int argc, char **argv)
+{
+	int kernel = argc == 3 ? open(argv[1], O_RDONLY) : -1;
+
+	if (kernel < 0 ||
+	    syscall(SYS_kexec_file_load, kernel, -1, strlen(argv[2]) + 1, argv[2], KEXEC_FILE_NO_INITRAMFS)) {
+		perror("kexec_file_load");
+		return 1;
+	}
+	sync();
+	syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
+	perror("reboot");
+	return 1;
+}

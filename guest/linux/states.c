@@ -6,7 +6,8 @@
  *   the backend is in  this frontend
  *   InitWait           goes to Initialised, having offered page, port and mode
  *   Connected          goes to Connected, having registered the virtio device
- *   Closing            goes to Closed, having removed the virtio device
+ *   Closing            goes to Closed, having removed the virtio device; stays
+ *                      if that is in use and the backend does not insist
  *   Closed             frees page and port
  *   InitWait again     starts over
  */
@@ -191,6 +192,21 @@ static void vxb_connect(struct vxb_device *vxb)
 	xenbus_switch_state(vxb->xdev, XenbusStateConnected);
 }
 
+/* XB-27: the backend wants the device back only if nobody uses it here */
+static bool vxb_keep(struct vxb_device *vxb)
+{
+	struct xenbus_device *xdev = vxb->xdev;
+	unsigned int users;
+
+	if (!xenbus_read_unsigned(xdev->otherend, "unless-used", 0))
+		return false;
+	users = vxb_users(vxb);
+	if (users)
+		xenbus_dev_error(xdev, -EBUSY, "in use: open %u time%s", users,
+				 users == 1 ? "" : "s");
+	return users;
+}
+
 /**
  * vxb_work - does what the backend's state asks for
  * @work: the device's work
@@ -214,6 +230,8 @@ void vxb_work(struct work_struct *work)
 			vxb_connect(vxb);
 		break;
 	case XenbusStateClosing:
+		if (vxb_keep(vxb))
+			break;
 		vxb_unregister(vxb);
 		xenbus_switch_state(xdev, XenbusStateClosed);
 		break;

@@ -248,6 +248,9 @@ void vxb_gone(struct vxb_device *vxb);
 void vxb_unregister(struct vxb_device *vxb);
 void vxb_release(struct vxb_device *vxb);
 
+/* users.c */
+unsigned int vxb_users(struct vxb_device *vxb);
+
 /* page.c */
 int vxb_page_start(struct vxb_device *vxb);
 void vxb_page_stop(struct vxb_device *vxb);

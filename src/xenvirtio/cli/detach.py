@@ -10,7 +10,7 @@ import click
 @click.command("detach")
 @click.argument("guest", metavar="GUEST", help="Its name, domain number or UUID.")
 @click.argument("device", metavar="DEV", help="vda, eth0, …")
-@click.option("--force", is_flag=True, help="Take it from a guest that does not let it go in time.")
+@click.option("--force", is_flag=True, help="Take it from a guest that uses it or does not answer.")
 @click.option("--persist", is_flag=True, help="It does not come back when the guest reboots.")
 @click.option(
     "--timeout",
@@ -22,9 +22,9 @@ import click
 def app(guest: str, device: str, force: bool, persist: bool, timeout: float) -> None:
     """Take a virtio disk or NIC from a guest that runs.
 
-    The guest is asked to let it go: unmount a disk before. If the guest does not follow, it keeps the device,
-    and the command fails; with --force the device is taken away, and what was not written is lost. A device
-    that is not there is no error.
+    The guest is asked to let it go. If a disk is in use there (unmount it), or the guest does not follow in
+    time, it keeps the device, and the command fails; with --force the device is taken away, and what was not
+    written is lost. A device that is not there is no error.
 
     A device of the guest's configuration, or one that was attached with --persist, comes back when the guest
     reboots, unless it is detached with --persist.

@@ -82,6 +82,7 @@ KEY_MEMORY_ACCESS = "memory-access"  # backend: modes it accepts, preferred firs
 KEY_DEVICE_PAGE = "device-page"  # frontend: grant reference of the device page
 KEY_EVENT_CHANNEL = "event-channel"  # frontend: its port, unbound for the backend's domain
 KEY_QUEUE_EVENT_CHANNELS = "queue-event-channels"  # backend: "1" if queues may have their own ports, XB-67
+KEY_UNLESS_USED = "unless-used"  # toolstack: "1", the frontend keeps the device if it is in use, XB-27
 KEY_ERROR = "error"  # backend: why it closed, in words
 KEY_MAP_CACHE = "map-cache"  # B/host: MiB of the guest that a device may keep mapped, in mode "foreign"
 MAP_CACHE_MAX = 65536

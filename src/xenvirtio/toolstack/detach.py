@@ -1,7 +1,7 @@
 """A device goes from a guest that runs (XB-22): the guest lets go, then the backend; the nodes are removed.
 
 online 0, Closing ──► guest Closed, backend Closed ──► nodes removed
-     │ the guest does not follow in time
+     │ the guest says that it uses it, or does not follow in time
      ├──► taken back: the guest keeps the device, and the user is told why
      └──► by force: backend's nodes, then guest's
 """
@@ -10,17 +10,26 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from xenvirtio.errors import TimeLimit
+from xenvirtio.errors import TimeLimit, UsageError
 from xenvirtio.toolstack.checks import check_user
 from xenvirtio.toolstack.connect import LOOK, watching
-from xenvirtio.toolstack.nodes import ask_to_close, state, take_back, unplug, words
+from xenvirtio.toolstack.nodes import (
+    ask_to_close,
+    error_folder,
+    in_use,
+    state,
+    take_back,
+    unplug,
+    words,
+)
 from xenvirtio.toolstack.running import check_daemon, find_device, find_running, lost, need_record
 from xenvirtio.transport.xenbus.states import XenbusState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from xenvirtio.toolstack.create import Toolstack
     from xenvirtio.toolstack.nodes import Plugged
@@ -33,6 +42,17 @@ DEFAULT_LIMIT = 30.0
 UNDO_LIMIT = 10.0
 #: seconds that a guest gets to see that its backend is gone by force, before its own nodes go
 FORCE_LIMIT = 5.0
+#: how often a guest is asked that uses the device, and the seconds between: udev looks at a disk for a moment
+TRIES = 3
+PAUSE = 1.0
+
+
+class Answer(Enum):
+    """What the guest did when it was asked."""
+
+    CLOSED = auto()
+    IN_USE = auto()
+    NONE = auto()
 
 
 @dataclass(frozen=True)
@@ -40,15 +60,15 @@ class DetachOptions:
     """How to detach a device."""
 
     limit: float = DEFAULT_LIMIT  #: seconds, for the guest to let go
-    force: bool = False  #: take it away from a guest that does not
+    force: bool = False  #: take it from a guest that uses it or does not answer
     persist: bool = False  #: it does not come back when the guest reboots
 
 
 def detach(name: str, vdev: str, toolstack: Toolstack, options: DetachOptions) -> None:
     """Detach the device `vdev` from the guest `name`; one that is not there is no error, only a word.
 
-    Raises UsageError if there is no such guest or no device can be called so, TimeLimit if the guest does not
-    let go: it keeps the device then.
+    Raises UsageError if there is no such guest, no device can be called so, or the guest uses it;
+    TimeLimit if the guest does not let go. It keeps the device then.
     """
     store = toolstack.store
     check_user(toolstack.host)
@@ -73,14 +93,26 @@ def _detach(domain: Domain, device: Plugged, toolstack: Toolstack, options: Deta
         _remove_by_force(store, device)
         return
     say(f"asking guest {domain.name} to let {device.vdev} go")
-    try:
-        closed = _close(store, device, options.limit)
-    except BaseException:  # ctrl-C, above all
+    for number in range(TRIES):
+        if number:
+            time.sleep(PAUSE)
+        try:
+            answer = _close(store, device, options.limit, insist=options.force)
+        except BaseException:  # ctrl-C, above all
+            store.transact(lambda view: take_back(view, device))
+            raise
+        if answer is Answer.CLOSED:
+            store.transact(lambda view: unplug(view, device))
+            return
+        if answer is Answer.NONE:
+            break
+        why = in_use(store, device)
         store.transact(lambda view: take_back(view, device))
-        raise
-    if closed:
-        store.transact(lambda view: unplug(view, device))
-        return
+    else:
+        raise UsageError(
+            f"guest {domain.name} keeps {device.vdev}: {why}; nothing was changed",
+            hint=f"unmount it in the guest; or: xenvirtio detach {domain.name} {device.vdev} --force",
+        )
     if options.force:
         say(f"it did not within {options.limit:.0f} s: removing {device.vdev} by force")
         _remove_by_force(store, device)
@@ -90,31 +122,41 @@ def _detach(domain: Domain, device: Plugged, toolstack: Toolstack, options: Deta
 
 def pull(store: Store, device: Plugged, limit: float) -> None:
     """Detach a device, by force after `limit` seconds."""
-    if _close(store, device, limit):
+    if _close(store, device, limit, insist=True) is Answer.CLOSED:
         store.transact(lambda view: unplug(view, device))
     else:
         _remove_by_force(store, device)
 
 
-def _close(store: Store, device: Plugged, limit: float) -> bool:
-    """Whether both sides have let go within `limit` seconds."""
-    store.transact(lambda view: ask_to_close(view, device))
-    # Closed is what the backend says last; Unknown: the guest is gone, and the daemon has cleaned up
-    done = (XenbusState.CLOSED, XenbusState.UNKNOWN)
-    return _wait(store, f"{device.back}/state", lambda: state(store, device.back) in done, limit)
+def _close(store: Store, device: Plugged, limit: float, *, insist: bool) -> Answer:
+    """What has come of it within `limit` seconds; CLOSED when both sides have let go."""
+    store.transact(lambda view: ask_to_close(view, device, insist=insist))
+    paths = (f"{device.back}/state", error_folder(device.domid, device.number))
+
+    def answered() -> bool:
+        return _closed(store, device) or (not insist and in_use(store, device) is not None)
+
+    if not _wait(store, paths, answered, limit):
+        return Answer.NONE
+    return Answer.CLOSED if _closed(store, device) else Answer.IN_USE
+
+
+def _closed(store: Store, device: Plugged) -> bool:
+    """Closed is what the backend says last; Unknown: the guest is gone, and the daemon has cleaned up."""
+    return state(store, device.back) in (XenbusState.CLOSED, XenbusState.UNKNOWN)
 
 
 def _remove_by_force(store: Store, device: Plugged) -> None:
     """The backend lets go when its nodes are gone; a guest that lives fails its requests then (XB-25)."""
     store.transact(lambda view: view.remove(device.back))
     done = (XenbusState.CLOSED, XenbusState.UNKNOWN, XenbusState.INITIALISING)
-    _wait(store, f"{device.front}/state", lambda: state(store, device.front) in done, FORCE_LIMIT)
+    _wait(store, (f"{device.front}/state",), lambda: state(store, device.front) in done, FORCE_LIMIT)
     store.transact(lambda view: unplug(view, device))
 
 
-def _wait(store: Store, path: str, done: Callable[[], bool], limit: float) -> bool:
+def _wait(store: Store, paths: Sequence[str], done: Callable[[], bool], limit: float) -> bool:
     end = time.monotonic() + limit
-    with watching(store, path) as wait:
+    with watching(store, *paths) as wait:
         while not done():
             left = end - time.monotonic()
             if left <= 0:
@@ -129,7 +171,9 @@ def _stuck(domain: Domain, device: Plugged, toolstack: Toolstack, limit: float) 
     front, back = state(store, device.front), state(store, device.back)
     kept = store.transact(lambda view: take_back(view, device))
     paused = domain.flags[2] == "p"
-    cause = "it is paused" if paused else "its driver still uses it, or does not answer"
+    cause = (
+        "it is paused" if paused else "its driver does not answer, or waits for requests that are under way"
+    )
     left = (
         "nothing was changed"
         if kept

@@ -6,10 +6,11 @@ F  /local/domain/<guest>/device/virtio/<device>                the guest's
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from xenvirtio.spec.xenbus import KEY_ERROR, KEY_HOST, KEY_TRANSPORT, KIND, TRANSPORT
+from xenvirtio.spec.xenbus import KEY_ERROR, KEY_HOST, KEY_TRANSPORT, KEY_UNLESS_USED, KIND, TRANSPORT
 from xenvirtio.transport.xenbus.nodes import UPDATE, UPDATED, DeviceKey, backend_root, is_ours
 from xenvirtio.transport.xenbus.states import XenbusState, parse_state
 
@@ -57,7 +58,7 @@ def guest_backends(domid: int) -> str:
 def plug(view: View, domid: int, device: VirtioDevice) -> None:
     """Write a device's nodes; both sides start at Initialising. Call it in a transaction."""
     key = DeviceKey(domid, device.number)
-    view.remove(_error_folder(domid, device.number))  # of an earlier device with its number
+    view.remove(error_folder(domid, device.number))  # of an earlier device with its number
     back = key.backend(BACKEND)
     backend = {
         "frontend": key.frontend,
@@ -101,9 +102,15 @@ def plugged(view: View, domid: int) -> list[Plugged]:
     return found
 
 
-def ask_to_close(view: View, device: Plugged) -> None:
-    """Ask the guest to let a device go (XB-22). Call it in a transaction."""
+def ask_to_close(view: View, device: Plugged, *, insist: bool) -> None:
+    """Ask the guest to let a device go (XB-22), unless it uses it (XB-27). Call it in a transaction."""
+    view.remove(error_folder(device.domid, device.number))
     if view.read(f"{device.back}/state") is not None:
+        if insist:
+            view.remove(f"{device.back}/{KEY_UNLESS_USED}")
+        else:
+            view.write(f"{device.back}/{KEY_UNLESS_USED}", "1")
+            view.set_permissions(f"{device.back}/{KEY_UNLESS_USED}", (f"n{BACKEND}", f"r{device.domid}"))
         view.write(f"{device.back}/online", "0")
         view.write(f"{device.back}/state", str(XenbusState.CLOSING.value))
 
@@ -112,16 +119,23 @@ def take_back(view: View, device: Plugged) -> bool:
     """Withdraw `ask_to_close` from a guest that has not begun; whether that was possible."""
     if (state(view, device.back), state(view, device.front)) != (XenbusState.CLOSING, XenbusState.CONNECTED):
         return False
+    view.remove(f"{device.back}/{KEY_UNLESS_USED}")
     view.write(f"{device.back}/online", "1")
     view.write(f"{device.back}/state", str(XenbusState.CONNECTED.value))
     return True
+
+
+def in_use(view: View, device: Plugged) -> str | None:
+    """Why the guest keeps a device that it was asked for, in its words; None if it does not say so."""
+    code, _, why = (frontend_error(view, device.domid, device.number) or "").partition(" ")
+    return why if code == str(errno.EBUSY) else None
 
 
 def unplug(view: View, device: Plugged) -> None:
     """Remove all nodes of a device, and the folders that are empty then. Call it in a transaction."""
     view.remove(device.front)
     view.remove(device.back)
-    view.remove(_error_folder(device.domid, device.number))
+    view.remove(error_folder(device.domid, device.number))
     for path in (device.front, device.back):
         folder = path.rpartition("/")[0]
         if view.names(folder) == []:
@@ -163,13 +177,14 @@ def state(view: View, path: str) -> XenbusState:
 
 def frontend_error(view: View, domid: int, number: int) -> str | None:
     """Why the guest's driver gave a device up, in its words, made fit to print."""
-    text = view.read(f"{_error_folder(domid, number)}/error")
+    text = view.read(f"{error_folder(domid, number)}/error")
     if not text:
         return None
     return printable(text)
 
 
-def _error_folder(domid: int, number: int) -> str:
+def error_folder(domid: int, number: int) -> str:
+    """Where a guest's driver says what went wrong."""
     return f"/local/domain/{domid}/error/device/{KIND}/{number}"
 
 

@@ -359,6 +359,57 @@ def test_a_guest_that_does_not_follow_keeps_its_device(world: World) -> None:
     assert nodes(world) == before
 
 
+def busy(world: World, times: int) -> None:
+    """The guest answers so often that it uses vda, then lets it go."""
+    asked: list[str] = []
+
+    def step() -> None:
+        if world.store.read(f"{B}/0/state") == "5":
+            assert world.store.modes[f"{B}/0/unless-used"] == ["n0", "r1"]
+            asked.append("5")
+            if len(asked) > times:
+                world.store.write(f"{F}/0/state", "6")
+                world.store.write(f"{B}/0/state", "6")
+            else:
+                world.store.write("/local/domain/1/error/device/virtio/0/error", "16 in use: open 1 time")
+        world.store.steps = [step]
+
+    world.store.steps = [step]
+
+
+def test_a_disk_that_the_guest_uses_stays_as_it_was(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detaching, "PAUSE", 0.01)
+    before = nodes(world)
+    busy(world, detaching.TRIES)
+    with pytest.raises(
+        UsageError, match="guest g keeps vda: in use: open 1 time; nothing was changed"
+    ) as caught:
+        detach("g", "vda", world.toolstack, DetachOptions(0.3))
+    assert "--force" in (caught.value.hint or "")
+    world.store.remove("/local/domain/1/error/device/virtio/0")
+    assert nodes(world) == before
+
+
+def test_a_disk_that_is_used_for_a_moment_is_asked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detaching, "PAUSE", 0.01)
+    busy(world, 1)
+    detach("g", "vda", world.toolstack, DetachOptions(0.3))
+    assert not world.store.names(f"{B}/0")
+
+
+def test_force_insists_even_if_the_guest_uses_it(world: World) -> None:
+    def follows() -> None:
+        assert world.store.read(f"{B}/0/unless-used") is None
+        world.store.write(f"{F}/0/state", "6")
+        world.store.write(f"{B}/0/state", "6")
+
+    world.store.steps = [follows]
+    detach("g", "vda", world.toolstack, DetachOptions(0.3, force=True))
+    assert not any("by force" in line for line in world.said)
+
+
 def test_a_guest_that_is_half_way_is_not_called_back(world: World) -> None:
     def begins() -> None:
         world.store.write(f"{F}/0/state", "5")

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError
-from xenvirtio.lab.guest import TOOLS_DISK, Backend, Disk, Guest, GuestConfig, Nic, tcp
+from xenvirtio.lab.guest import TOOLS_DISK, Backend, Disk, Guest, GuestConfig, Nic, start_again, tcp
 from xenvirtio.lab.soak import load, messages
 from xenvirtio.lab.soak.grants import Console, grants
 from xenvirtio.lab.soak.growth import SAMPLES_MIN, growth
@@ -27,6 +27,8 @@ FOLDER = "/var/tmp/soak"
 #: the first guest's iperf3 server in dom0
 PORT = 5201
 MEMORY_MIB = 320
+#: for each wait of a guest's start, with the others beside it
+BOOT_SECONDS = 240.0
 #: seconds between samples, at most; a short run takes them oftener
 SAMPLE_SECONDS = 20.0
 #: bytes by TCP each way, with digests, a few times under the load
@@ -46,17 +48,23 @@ def run(lab: Lab, plan: Plan, progress: Progress) -> SoakResult:
     lab.up()
     with progress.stage("Start the xenvirtio daemon in dom0", limit=60):
         Backend(lab).start()
-    with ExitStack() as stack:
-        guests = _boot(lab, plan, stack, progress)
-        return Soak(lab, plan, guests, progress).run(begun)
+    configs = [_config(number, *kind) for number, kind in enumerate(plan.guests)]
+
+    def attempt() -> SoakResult:
+        with ExitStack() as stack:
+            return Soak(lab, plan, _boot(lab, configs, stack, progress), progress).run(begun)
+
+    # an HVM guest that the emulator loses under the load is none of ours: the run begins again
+    return start_again(lab, max(configs, key=lambda config: config.type == "hvm"), attempt)
 
 
-def _boot(lab: Lab, plan: Plan, stack: ExitStack, progress: Progress) -> list[Guest]:
+def _boot(lab: Lab, configs: list[GuestConfig], stack: ExitStack, progress: Progress) -> list[Guest]:
     """All guests, side by side: most of a boot is waiting for devices that are emulated."""
-    kinds = ", ".join(f"{kind.upper()} ({access})" for kind, access in plan.guests)
-    configs = [_config(lab, number, *kind) for number, kind in enumerate(plan.guests)]
-    with progress.stage(f"Boot guests: {kinds}", limit=600), ThreadPoolExecutor() as pool:
-        booting = [pool.submit(Guest.create, lab, config, timeout=180.0) for config in configs]
+    kinds = ", ".join(f"{config.type.upper()} ({config.memory_access})" for config in configs)
+    images = " ".join(config.disks[0].path for config in configs)
+    lab.run(f"mkdir -p {FOLDER}; rm -f {images}; truncate -s {load.IMAGE_BYTES} {images}").check()
+    with progress.stage(f"Boot guests: {kinds}", limit=900), ThreadPoolExecutor() as pool:
+        booting = [pool.submit(Guest.create, lab, config, BOOT_SECONDS) for config in configs]
         errors = [error for each in booting if (error := each.exception()) is not None]
         guests = [stack.enter_context(each.result()) for each in booting if each.exception() is None]
         if errors:
@@ -66,14 +74,12 @@ def _boot(lab: Lab, plan: Plan, stack: ExitStack, progress: Progress) -> list[Gu
     return guests
 
 
-def _config(lab: Lab, number: int, kind: str, access: str) -> GuestConfig:
+def _config(number: int, kind: str, access: str) -> GuestConfig:
     name = f"soak-{kind}-{access}"
-    image = f"{FOLDER}/{name}.img"
-    lab.run(f"mkdir -p {FOLDER}; rm -f {image}; truncate -s {load.IMAGE_BYTES} {image}").check()
     return GuestConfig(
         name,
         type=kind,
-        disks=(Disk(image, load.DEVICE), TOOLS_DISK),
+        disks=(Disk(f"{FOLDER}/{name}.img", load.DEVICE), TOOLS_DISK),
         nics=(Nic(),),
         address=f"10.77.0.{20 + number}/24",
         memory_access=access,

@@ -1,6 +1,7 @@
 """Start a guest, with its virtio devices there before its first instruction; undo everything if that fails.
 
-    check the host → xl create -p -e → nodes, one transaction → backends ready → unpause → devices connected
+    check the host → kernel from its disk, if so asked → xl create -p -e → nodes, one transaction
+                   → backends ready → unpause → devices connected
 
 xl leaves the guest paused and unwatched: its own monitor would restart a rebooting guest without our devices
 (lifecycle.py does that instead).
@@ -10,20 +11,24 @@ from __future__ import annotations
 
 import signal
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import UsageError, XenError, XenvirtioError
+from xenvirtio.toolstack.boot import WAYS
+from xenvirtio.toolstack.boot_files import BootFiles
 from xenvirtio.toolstack.checks import Host, check_guest, check_running, check_user
 from xenvirtio.toolstack.connect import LOOK, wait_for_backends, wait_for_guest, watching
 from xenvirtio.toolstack.nodes import guest_backends, plug, unplug_all
 from xenvirtio.toolstack.records import Records
 from xenvirtio.toolstack.running import find_guest
+from xenvirtio.toolstack.sharing import check_path
 
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable, Collection, Iterator
+    from contextlib import AbstractContextManager
 
     from xenvirtio.toolstack.guest import Guest
     from xenvirtio.toolstack.xl import Domain, Xl
@@ -48,6 +53,7 @@ class Toolstack:
     host: Host = field(default_factory=Host)
     records: Records = field(default_factory=Records)
     say: Callable[[str], None] = _silent
+    boot_files: BootFiles = field(default_factory=BootFiles)
 
 
 @dataclass(frozen=True)
@@ -85,14 +91,15 @@ def start(
     """
     xl, store, say = toolstack.xl, toolstack.store, toolstack.say
     check_user(toolstack.host)
-    check_guest(guest, toolstack.host)
     before = xl.domains()
     check_running(guest, before)
+    for vdev, path, writable in guest.images():
+        check_path(store, vdev, path, writable)
+    check_guest(guest, toolstack.host)
     console = None
     with ExitStack() as undo:
         undo.callback(_undo, guest, toolstack, {domain.domid for domain in before})
-        say(f"xl builds the {guest.type} guest {guest.name}")
-        xl.create(guest.xl_config)
+        _build(guest, toolstack)
         domain = xl.find_domain(guest.uuid)
         if domain is None:
             raise XenError(f"xl built guest {guest.name}, but does not list it", hint="xl dmesg | tail")
@@ -139,6 +146,21 @@ def clean_up(domid: int, toolstack: Toolstack) -> None:
             while store.names(path) is not None and (left := end - time.monotonic()) > 0:
                 wait(min(left, LOOK))
     store.transact(lambda view: unplug_all(view, domid))
+
+
+def _build(guest: Guest, toolstack: Toolstack) -> None:
+    """By xl; with the kernel that pygrub finds at this moment, if it is on one of the guest's disks."""
+    settings: AbstractContextManager[str] = nullcontext("")
+    if guest.bootloader is not None:
+        toolstack.say(f"pygrub takes the kernel from {guest.bootloader.vdev}, {guest.bootloader.image}")
+        settings = toolstack.boot_files.settings(guest.bootloader, guest.uuid)
+    with settings as found:
+        toolstack.say(f"xl builds the {guest.type} guest {guest.name}")
+        try:
+            toolstack.xl.create(guest.xl_config + found)
+        except XenError as error:
+            unbootable = guest.type != "hvm" and not guest.files and guest.bootloader is None
+            raise XenError(error.message, error.errno, error.hint or (WAYS if unbootable else None)) from None
 
 
 def _plug_all(view: View, guest: Guest, domid: int) -> None:

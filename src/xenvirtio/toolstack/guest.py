@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from xenvirtio.spec import block, net
 from xenvirtio.spec.xenbus import KEY_MAP_CACHE, MAP_CACHE_MAX, MemoryAccess
-from xenvirtio.toolstack import entries, qemu, xm
+from xenvirtio.toolstack import boot, entries, qemu, xm
 from xenvirtio.toolstack.disk import DISKS_MAX
 from xenvirtio.toolstack.served import KEY, XENVIRTIO, served
 
@@ -64,10 +64,18 @@ class Guest:
     actions: Mapping[str, str]  #: poweroff, reboot, crash, watchdog → what follows
     xl_config: str  #: the configuration that xl gets
     files: tuple[str, ...] = ()  #: kernel and ramdisk, which must be there
+    bootloader: boot.Bootloader | None = None  #: finds kernel and ramdisk on a virtio disk, at each start
     warnings: tuple[str, ...] = field(default=(), compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)  #: what was added to the configuration
     #: disks that the guest's QEMU serves: vdev → path, mode (r, w), format
     qemu_disks: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def images(self) -> list[tuple[str, str, bool]]:
+        """vdev, path, and whether it is written, of each virtio disk's image."""
+        disks = {device.vdev: device.settings for device in self.devices if device.is_disk} | dict(
+            self.qemu_disks
+        )
+        return [(vdev, disk["path"], disk["mode"] == "w") for vdev, disk in disks.items()]
 
 
 def guest_from(config: GuestConfig, machine: str = XENVIRTIO) -> Guest:
@@ -94,6 +102,7 @@ def guest_from(config: GuestConfig, machine: str = XENVIRTIO) -> Guest:
         _map_cache(config),
     )
     kept = qemu.keep_plugged(config, [disk.vdev for disk in disks.of_qemu], bool(nics.of_qemu))
+    loader = boot.bootloader(config, kind)
     identity = _uuid(config)
     return Guest(
         name=name,
@@ -102,12 +111,14 @@ def guest_from(config: GuestConfig, machine: str = XENVIRTIO) -> Guest:
         devices=devices,
         actions={event: _action(config, event) for event in LIFECYCLE},
         xl_config=config.for_xl(
-            without=frozenset({"memory_access", "map_cache", KEY}),
+            without=frozenset({"memory_access", "map_cache", KEY})
+            | (boot.SETTINGS if loader else frozenset()),
             lists=_lists(config, disks, nics),
             extra={} if config.string("uuid") else {"uuid": identity},
             appended=kept.appended,
         ),
-        files=_files(config, kind),
+        files=() if loader else _files(config, kind),
+        bootloader=loader,
         warnings=(*_warnings(config, kind, devices), *_order(disks), *kept.warnings),
         notes=kept.notes,
         qemu_disks={disk.vdev: _qemu_disk(disk) for disk in disks.of_qemu},

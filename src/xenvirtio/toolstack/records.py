@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import TimeLimit, XenvirtioError
+from xenvirtio.toolstack.boot import Bootloader
 from xenvirtio.toolstack.guest import Guest, VirtioDevice
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class Records:
             data = json.loads(path.read_text(encoding="utf-8"))
             guest = data["guest"]
             guest["devices"] = tuple(VirtioDevice(**device) for device in guest["devices"])
+            if (loader := guest["bootloader"]) is not None:
+                guest["bootloader"] = Bootloader(**{**loader, "arguments": tuple(loader["arguments"])})
             lists = {key: tuple(value) for key, value in guest.items() if isinstance(value, list)}
             return Record(Guest(**{**guest, **lists}), data["domid"], data["limit"])
         except FileNotFoundError:

@@ -34,7 +34,11 @@ class User:
 
 def check_unshared(view: View, device: VirtioDevice) -> None:
     """Raises UsageError if another disk of any guest is on the same image, unless both only read."""
-    path, writable = device.settings["path"], device.settings["mode"] == "w"
+    check_path(view, device.vdev, device.settings["path"], device.settings["mode"] == "w")
+
+
+def check_path(view: View, vdev: str, path: str, writable: bool) -> None:
+    """`check_unshared` for a disk that is `vdev` of a guest, whoever serves it."""
     here = _identity(path)
     for user in users(view):
         if (writable or user.writable) and here is not None and _identity(user.path) == here:
@@ -42,7 +46,7 @@ def check_unshared(view: View, device: VirtioDevice) -> None:
             how = "" if user.writable else ", which reads it"
             command = "xenvirtio detach" if user.ours else "xl block-detach"
             raise UsageError(
-                f"disk {device.vdev}: {path} is in use by guest {name} as {user.vdev}{how}",
+                f"disk {vdev}: {path} is in use by guest {name} as {user.vdev}{how}",
                 hint=f"{command} {name} {user.vdev}; or give it read-only to both (access=ro)",
             )
 

@@ -21,7 +21,7 @@ from xenvirtio.toolstack.disk import DISKS_MAX, virtio_disk
 from xenvirtio.toolstack.grammar import Atom, Source
 from xenvirtio.toolstack.guest import disk_device, nic_device
 from xenvirtio.toolstack.nodes import Plugged, plug, plugged, state, words
-from xenvirtio.toolstack.running import check_daemon, find_running, lost, need_record
+from xenvirtio.toolstack.running import check_daemon, find_running, lost, need_record, refuse_qemu_disk
 from xenvirtio.toolstack.sharing import check_unshared
 from xenvirtio.toolstack.vif import virtio_nic
 
@@ -77,8 +77,9 @@ def attach(name: str, entry: Sequence[str], toolstack: Toolstack, options: Attac
     check_daemon(toolstack.host)
     device = choose(store)
     if device.is_disk:
+        refuse_qemu_disk(toolstack, domain, device.vdev)
+        check_unshared(store, device)  # first: it names the guest
         check_image(device)
-        check_unshared(store, device)
     else:
         check_bridge(device, toolstack.host)
 

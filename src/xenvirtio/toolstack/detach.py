@@ -25,7 +25,14 @@ from xenvirtio.toolstack.nodes import (
     unplug,
     words,
 )
-from xenvirtio.toolstack.running import check_daemon, find_device, find_running, lost, need_record
+from xenvirtio.toolstack.running import (
+    check_daemon,
+    find_device,
+    find_running,
+    lost,
+    need_record,
+    refuse_qemu_disk,
+)
 from xenvirtio.transport.xenbus.states import XenbusState
 
 if TYPE_CHECKING:
@@ -77,6 +84,7 @@ def detach(name: str, vdev: str, toolstack: Toolstack, options: DetachOptions) -
         need_record(toolstack, domain)
     device = find_device(store, domain, vdev)
     if device is None:
+        refuse_qemu_disk(toolstack, domain, vdev)
         toolstack.say(f"guest {domain.name} has no device {vdev}: nothing to detach")
     else:
         if not options.force:

@@ -99,6 +99,14 @@ def need_record(toolstack: Toolstack, domain: Domain) -> Record:
     return record
 
 
+def refuse_qemu_disk(toolstack: Toolstack, domain: Domain, name: str) -> None:
+    """Raises UsageError if the guest has a disk of this name from its QEMU: those stay as long as it runs."""
+    record = toolstack.records.load(domain.uuid)
+    if record is not None and record.domid == domain.domid and name in record.guest.qemu_disks:
+        hint = f"shut {domain.name} down and change its configuration; backend=xenvirtio disks come and go"
+        raise UsageError(f"{name} of guest {domain.name} is served by its QEMU, for as long as it runs", hint)
+
+
 def lost(domain: Domain) -> XenError:
     """The guest went while something was done to it."""
     return XenError(f"guest {domain.name} ended or was restarted meanwhile", hint="xl list")

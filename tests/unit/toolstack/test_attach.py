@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -451,6 +452,21 @@ def test_without_the_daemon_only_force_helps(world: World) -> None:
     assert nodes(world) == before
     detach("g", "vda", world.toolstack, DetachOptions(0.05, force=True))
     assert not world.store.names(f"{B}/0")
+
+
+def test_a_disk_of_the_guest_s_qemu_is_neither_attached_nor_detached(world: World) -> None:
+    def add(record: Record) -> Record:
+        disks = {"vdb": {"path": "/q.img", "mode": "w", "format": "raw"}}
+        return replace(record, guest=replace(record.guest, qemu_disks=disks))
+
+    world.toolstack.records.update(UUID, 1, add)
+    for command in (
+        lambda: attach("g", [new_disk(world)], world.toolstack, QUICK),
+        lambda: detach("g", "vdb", world.toolstack, DetachOptions(0.3)),
+    ):
+        with pytest.raises(UsageError, match="vdb of guest g is served by its QEMU") as caught:
+            command()
+        assert caught.value.hint
 
 
 # --- resize ---

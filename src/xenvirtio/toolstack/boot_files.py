@@ -60,7 +60,7 @@ MEANINGS = (
     (
         r"Errno 95",
         "no file system that pygrub can read",
-        "/boot may be ext2, 3, 4, FAT, XFS, UFS or ISO 9660",
+        "/boot may be ext2, 3, 4 or FAT",
     ),
 )
 INSTEAD = 'kernel="…" and ramdisk="…" without bootloader boot from files of this host'

@@ -119,8 +119,11 @@ class Invalidation:
 
     def _listen(self) -> bool:
         """There is a server now."""
-        if self._server is not None:
+        if self._server is not None and self._server.is_there():
             return True
+        self.close()  # somebody else in this domain has ended it: nothing was heard since
+        for memory in self._memories:
+            memory.invalidate()
         try:
             model = self._handles.device_model()
             number = model.create(self._guest.domid)
@@ -211,6 +214,14 @@ class _Server:
     def _answer_all(self) -> None:
         for slot, port in self._ports:
             self._owner.answer(slot, port)
+
+    def is_there(self) -> bool:
+        """Xen has it still."""
+        try:
+            self._model.enable(self._owner.domid, self.number, True)
+        except XenError:
+            return False
+        return True
 
     def end(self) -> None:
         """Raises XenError if the guest is gone; nothing of it is held then, either."""

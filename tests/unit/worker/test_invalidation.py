@@ -18,6 +18,7 @@ from xenvirtio.testing.frontend import Frontend
 from xenvirtio.testing.guest import ForeignGuest
 from xenvirtio.testing.xen import FakeXen
 from xenvirtio.transport.xenbus.nodes import DeviceKey
+from xenvirtio.transport.xenbus.states import XenbusState
 from xenvirtio.worker.invalidation import CACHE_DEFAULT, cache_setting
 from xenvirtio.worker.limits import Limits
 
@@ -242,6 +243,21 @@ def test_a_server_that_is_gone_is_made_anew(house: House) -> None:
     next(request)
     house.model.ask(5)
     house.until_it_goes_on()
+
+
+def test_a_server_that_somebody_has_ended_is_made_anew_before_more_is_cached(house: House) -> None:
+    fronts = [house.plug(devid) for devid in (0, 1)]
+    for front in fronts:
+        next(serve(front))
+    house.model.servers.clear()
+    fronts[0].disconnect()
+    fronts[0].set_state(XenbusState.INITIALISING)
+    fronts[0].connect()
+    assert [server.enabled for server in house.servers] == [True]
+    assert house.counters(1).invalidations == 1
+    house.model.ask(5)
+    house.until_it_goes_on()
+    assert (house.counters(0).invalidations, house.counters(1).invalidations) == (1, 2)
 
 
 def test_a_guest_that_is_destroyed_is_let_go_of(house: House) -> None:

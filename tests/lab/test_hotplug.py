@@ -178,32 +178,25 @@ def until_connected(backend: Backend, guest: str, device: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "told"),
+    ("words", "told"),
     [
-        (["attach", "none", "model=virtio"], 2, "there is no guest none"),
-        (["attach", "web", entry("vda")], 2, "has a device vda already"),
-        (["attach", "web", entry("vq7z")], 2, "unknown vdev"),
-        (["attach", "web", entry(path="/root/none.img")], 2, "there is no image /root/none.img"),
-        (["attach", "web", entry(path="/root/web.img")], 2, "in use by guest web as vda"),
-        (["attach", "web", entry(path="/root/web.img", access="ro")], 2, "in use by guest web as vda"),
-        (["attach", "web", "model=virtio,bridge=none"], 2, "there is no bridge none"),
-        (["detach", "none", "vda"], 2, "there is no guest none"),
-        (["detach", "web", "xvda"], 2, "the virtio devices of guest web are vda, eth0"),
-        (["detach", "web", "nonsense"], 2, "the virtio devices of guest web are vda, eth0"),
-        (["resize", "web", "eth0", "1G"], 2, "eth0 is a NIC"),
-        (["resize", "web", "vdb", "1G"], 2, "has no device vdb"),
-        (["resize", "web", "vda", "1000001"], 2, "no multiple of 512"),
-        (["link", "web", "vda", "up"], 2, "vda is a disk"),
+        (["attach", "none", "model=virtio"], "there is no guest none"),
+        (["attach", "web", entry("vda")], "has a device vda already"),
+        (["attach", "web", entry("vq7z")], "unknown vdev"),
+        (["attach", "web", entry(path="/root/web.img")], "in use by guest web as vda"),
+        (["attach", "web", "model=virtio,bridge=none"], "there is no bridge none"),
+        (["detach", "web", "xvda"], "the virtio devices of guest web are vda, eth0"),
+        (["resize", "web", "vdb", "1G"], "has no device vdb"),
     ],
 )
 def test_a_mistake_is_told_once_with_the_next_step(
-    web: Guest, lab: Lab, image: str, words: list[str], status: int, told: str
+    web: Guest, lab: Lab, image: str, words: list[str], told: str
 ) -> None:
     assert image
     assert web.name == "web"
     before = traces(lab)
     done = xenvirtio(lab, *words)
-    assert done.returncode == status, done
+    assert done.returncode == 2, done
     assert told in done.stderr
     assert "try:" in done.stderr
     assert "Traceback" not in done.stderr
@@ -300,7 +293,6 @@ import sys
 from xenvirtio.toolstack.attach import AttachOptions, attach
 from xenvirtio.toolstack.detach import DetachOptions, detach
 from xenvirtio.toolstack.local import local_toolstack
-from xenvirtio.toolstack.nodes import plugged
 guest, rounds, disk = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 with local_toolstack(lambda line: None) as toolstack:
     for _ in range(rounds):
@@ -356,7 +348,8 @@ def test_rounds_of_attach_and_detach_leak_nothing(
     assert image
 
     def go(count: int) -> list[tuple[int, int]]:
-        script = ["python3", "-c", _ROUNDS, web.name, str(count), entry()]
+        python = lab.run("sed -n '1s/^#!//p' \"$(command -v xenvirtio)\"").check().stdout.strip()
+        script = [python, "-c", _ROUNDS, web.name, str(count), entry()]
         output = lab.run(script, timeout=120 + 30 * count).check().stdout
         numbers = [int(word) for word in output.split()]
         return list(zip(numbers[::2], numbers[1::2], strict=True))
@@ -369,6 +362,7 @@ def test_rounds_of_attach_and_detach_leak_nothing(
     assert len(offers) == 2 * rounds
     exact = {name for name in before.numbers if not name.endswith(("-rss", "-slab"))}
     assert {name: after.numbers[name] for name in exact} == {name: before.numbers[name] for name in exact}
+    assert web.run("dmesg | grep -E 'WARNING|BUG|Oops|Call Trace'", check=False).status == 1
     # a guest's references and ports are handed out lowest or last first: one lost a round would show here
     assert max(offers[-4:]) <= max(max(first), max(offers[: rounds // 2]))
     for name in ("supervisor-rss", "worker-rss"):

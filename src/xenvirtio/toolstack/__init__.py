@@ -13,4 +13,8 @@ create.py     start a guest; undo all if anything fails
 records.py    what is remembered of a running guest
 lifecycle.py  the guest's power-off, reboot and crash
 listing.py    what runs
+running.py    guests that run and their devices, by name
+attach.py     a device for a guest that runs; nothing stays of it if anything fails
+detach.py     and away again; resize.py and link.py change it, update.py waits until that holds
+sharing.py    who else uses an image
 """

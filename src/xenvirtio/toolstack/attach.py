@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import UsageError, XenvirtioError
@@ -22,8 +23,9 @@ from xenvirtio.toolstack.grammar import Atom, Source
 from xenvirtio.toolstack.guest import disk_device, nic_device
 from xenvirtio.toolstack.nodes import Plugged, plug, plugged, state, words
 from xenvirtio.toolstack.running import check_daemon, find_running, lost, need_record, refuse_qemu_disk
+from xenvirtio.toolstack.served import XENVIRTIO
 from xenvirtio.toolstack.sharing import check_unshared
-from xenvirtio.toolstack.vif import virtio_nic
+from xenvirtio.toolstack.vif import server, virtio_nic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +75,7 @@ def attach(name: str, entry: Sequence[str], toolstack: Toolstack, options: Attac
     domain = find_running(name, toolstack.xl)
     record = need_record(toolstack, domain) if options.persist else None
     atom = _atom(",".join(entry))
-    choose = _nic(atom, domain) if _is_nic(atom.text) else _disk(atom, domain)
+    choose = _nic(atom, domain, store) if _is_nic(atom.text) else _disk(atom, domain)
     check_daemon(toolstack.host)
     device = choose(store)
     if device.is_disk:
@@ -97,7 +99,7 @@ def attach(name: str, entry: Sequence[str], toolstack: Toolstack, options: Attac
         wait = options.wait and not paused
         if wait:
             say("the guest connects it")
-            look = lambda: toolstack.xl.find_domain(domain.uuid)  # noqa: E731 - as `create` does
+            look = partial(toolstack.xl.find_domain, domain.uuid)
             wait_for_guest(store, domain, [device], options.limit, look)
         if record is not None:
             _remember(toolstack, domain, device)
@@ -142,9 +144,10 @@ def _there_already(view: View, domain: Domain, device: Plugged) -> UsageError:
     )
 
 
-def _nic(atom: Atom, domain: Domain) -> Callable[[View], VirtioDevice]:
-    if "model" not in {part.partition("=")[0].strip() for part in atom.text.split(",")}:
-        atom = _atom(f"model=virtio,{atom.text}")
+def _nic(atom: Atom, domain: Domain, view: View) -> Callable[[View], VirtioDevice]:
+    said = "model" in {part.partition("=")[0].strip() for part in atom.text.split(",")}
+    if said and server(atom, view.read(f"/libxl/{domain.domid}/type") or "pv") != XENVIRTIO:
+        atom.fail("this is no virtio NIC of ours", f"model=virtio; or: xl network-attach {domain.name} …")
 
     def choose(view: View) -> VirtioDevice:
         nics = [device for device in plugged(view, domain.domid) if device.number >= DISKS_MAX]

@@ -134,6 +134,9 @@ def test_a_paused_guest_finds_its_device_later(world: World) -> None:
         ("format=raw,vdev=vdb,access=ro,target={used}", "a.img is in use by guest g as vda"),
         ("model=virtio,nonsense=1", "unknown setting 'nonsense'"),
         ("model=virtio,mac=1", "no MAC address"),
+        ("model=e1000,bridge=xenbr0", "no virtio NIC of ours"),
+        ("model=virtio,backend=qemu", "QEMU serves devices only that an HVM guest was started with"),
+        ("format=raw,vdev=vdb,backend=qemu,target={image}", "QEMU serves devices only"),
     ],
 )
 def test_a_mistake_is_told_and_changes_nothing(world: World, entry: str, told: str) -> None:

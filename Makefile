@@ -1,6 +1,7 @@
 # make demo   guests on a real Xen with a virtio disk and NIC, on a machine without Xen
 # make matrix every guest type, memory access, Xen and kernel; its table in docs/parity.md
 # make test   everything: linters, unit tests interpreted and compiled, lab tests on the real Xen
+# make lab-test ONLY="hotplug disk"      some of the lab tests
 SHELL := /bin/bash
 RELEASE ?= trixie
 ACCESS ?= grant
@@ -29,7 +30,7 @@ unit: setup
 	$(UNIT) $(COMPILED)
 
 lab-test: setup
-	$(RUN)/python -m pytest -v tests/lab --lab-release $(RELEASE)
+	$(RUN)/python -m pytest -v $(or $(ONLY:%=tests/lab/test_%.py),tests/lab) --lab-release $(RELEASE)
 
 soak: setup
 	$(RUN)/xenvirtio lab soak --release $(RELEASE) --minutes $(MINUTES)

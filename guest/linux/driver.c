@@ -23,9 +23,15 @@ static void vxb_otherend_changed(struct xenbus_device *xdev,
 	queue_work(vxb_workqueue, &vxb->work);
 }
 
-static bool vxb_is_ours(struct xenbus_device *xdev)
+/**
+ * vxb_is_ours - is a device of type "virtio" for this transport?
+ * @node: its directory in XenStore
+ *
+ * Return: whether it is.
+ */
+bool vxb_is_ours(const char *node)
 {
-	char *transport = xenbus_read(XBT_NIL, xdev->nodename, "transport", NULL);
+	char *transport = xenbus_read(XBT_NIL, node, "transport", NULL);
 	bool ours;
 
 	if (IS_ERR(transport))
@@ -40,7 +46,7 @@ static int vxb_probe(struct xenbus_device *xdev, const struct xenbus_device_id *
 	struct vxb_device *vxb;
 	int err;
 
-	if (!vxb_is_ours(xdev))
+	if (!vxb_is_ours(xdev->nodename))
 		return -ENODEV;
 	vxb = kzalloc(sizeof(*vxb), GFP_KERNEL);
 	if (!vxb)

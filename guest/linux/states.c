@@ -11,8 +11,11 @@
  *   Closed             frees page and port
  *   InitWait again     starts over
  */
+#include <linux/delay.h>
+#include <linux/kernel.h>
 #include <linux/module.h>
 #include <linux/slab.h>
+#include <linux/string.h>
 #include <linux/virtio.h>
 
 #include "virtio_xenbus.h"
@@ -176,6 +179,42 @@ static void vxb_prepare(struct vxb_device *vxb)
 	xenbus_switch_state(xdev, XenbusStateInitialised);
 }
 
+/* Whether a device with a lower number is on its way to Connected */
+static bool vxb_is_early(struct vxb_device *vxb)
+{
+	unsigned int own, number, state, count, i;
+	bool early = false;
+	char **names;
+	char node[32];
+
+	if (kstrtouint(kbasename(vxb->xdev->nodename), 10, &own))
+		return false;
+	names = xenbus_directory(XBT_NIL, "device", "virtio", &count);
+	if (IS_ERR(names))
+		return false;
+	for (i = 0; i < count && !early; i++) {
+		if (kstrtouint(names[i], 10, &number) || number >= own)
+			continue;
+		snprintf(node, sizeof(node), "device/virtio/%u", number);
+		state = xenbus_read_unsigned(node, "state", 0);
+		early = state && state < XenbusStateConnected && vxb_is_ours(node);
+	}
+	kfree(names);
+	return early;
+}
+
+/*
+ * Linux names disks and NICs in the order in which it finds them: vda is to be
+ * vda at every start. A device that does not come does not keep the others.
+ */
+static void vxb_await_turn(struct vxb_device *vxb)
+{
+	unsigned long end = jiffies + VXB_TURN_LIMIT * HZ;
+
+	while (vxb_is_early(vxb) && time_before(jiffies, end))
+		msleep(20);
+}
+
 /* The backend has bound page and port: the virtio device can live */
 static void vxb_connect(struct vxb_device *vxb)
 {
@@ -183,6 +222,9 @@ static void vxb_connect(struct vxb_device *vxb)
 	int err;
 
 	if (vxb_page_check(vxb, &device_id, &vendor_id))
+		return;
+	vxb_await_turn(vxb);
+	if (READ_ONCE(vxb->backend_state) != XenbusStateConnected)
 		return;
 	err = vxb_register(vxb, device_id, vendor_id);
 	if (err) {

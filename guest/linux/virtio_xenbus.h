@@ -30,6 +30,7 @@
 #define VXB_CONFIG_TRIES	100		/* attempts at a stable configuration */
 #define VXB_COMMAND_LIMIT	30		/* s, default of command_limit */
 #define VXB_CLOSE_LIMIT		5		/* s, for the backend to let go */
+#define VXB_TURN_LIMIT		5		/* s, for devices with lower numbers to connect */
 #define VXB_HELD_LIMIT		60		/* s, a backend may keep a returned page */
 #define VXB_MAPPING_MAX		(256 * 1024)	/* bytes, one DMA mapping */
 #define VXB_BOUNCE_CACHE	256		/* pages kept for bouncing, a device */
@@ -241,6 +242,9 @@ extern const struct attribute_group *vxb_groups[];
 extern const struct virtio_config_ops vxb_config_ops;
 extern const struct vxb_memory vxb_memory_grant;
 extern const struct vxb_memory vxb_memory_foreign;
+
+/* driver.c */
+bool vxb_is_ours(const char *node);
 
 /* states.c */
 void vxb_work(struct work_struct *work);

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.lab_rig import ADDRESS, DISK_APPEARS, MIB, device_of, md5_in_dom0
+from tests.lab.lab_rig import ADDRESS, DISK_APPEARS, DISK_BYTES, MIB, device_of, md5_in_dom0
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,13 +96,16 @@ def test_by_hand_the_modules_load_in_the_documented_order(guest: Guest, backend:
 
 
 def test_nothing_leaks_over_many_loads(guest: Guest) -> None:
-    """Grants, event channels and kernel memory after ten more rounds are those of before."""
+    """Disks have their names each time. Grants, event channels and kernel memory after ten more rounds are those of before."""
     look = (
         "cat /sys/bus/xen/devices/virtio-0/grants_in_use /sys/bus/xen/devices/virtio-0/grants_held; "
         "grep -c xen-dyn /proc/interrupts; echo 3 >/proc/sys/vm/drop_caches; "
         "awk '/^(Slab|MemFree):/ {print $2}' /proc/meminfo"
     )
-    again = f"{UNLOAD}\nmodprobe virtio_blk; modprobe virtio_net; modprobe virtio_xenbus; {DISK_APPEARS}"
+    again = (
+        f"{UNLOAD}\nmodprobe virtio_blk; modprobe virtio_net; modprobe virtio_xenbus; {DISK_APPEARS}\n"
+        f"[ $(cat /sys/block/vda/size) = {DISK_BYTES // 512} ]"  # never vdb first
+    )
     figures = []
     for rounds in (2, 10):
         for _ in range(rounds):

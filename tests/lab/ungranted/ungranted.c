@@ -5,6 +5,8 @@
  * tests/lab/test_ungranted.py; the module virtio_xenbus, below it, is the one
  * that everybody has.
  */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
 #include <linux/delay.h>
 #include <linux/dma-mapping.h>
 #include <linux/module.h>

@@ -3,53 +3,30 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from xenvirtio.errors import XenError, XenvirtioError
 from xenvirtio.transport.xenbus import backend, nodes
-from xenvirtio.transport.xenbus.backend import Phase, Walk
-from xenvirtio.transport.xenbus.nodes import DeviceKey, NodeError, Settings
+from xenvirtio.transport.xenbus.backend import Phase
+from xenvirtio.transport.xenbus.nodes import DeviceKey, NodeError
 from xenvirtio.transport.xenbus.saved import StateFile
 from xenvirtio.worker import messages
 from xenvirtio.worker.attention import Attention
 from xenvirtio.worker.connection import Guest
 from xenvirtio.worker.invalidation import server_file
 from xenvirtio.worker.life import WorkerLife
+from xenvirtio.worker.served import ServedDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from xenvirtio.worker.limits import Limits
-    from xenvirtio.worker.loop import Loop, Timer
+    from xenvirtio.worker.loop import Loop
     from xenvirtio.worker.spawn import WorkerProcess
     from xenvirtio.xen.interfaces import Store
 
 logger = logging.getLogger(__name__)
-
-
-class ServedDevice:
-    """A device's walk, and the order to the worker whose answer it waits for."""
-
-    def __init__(self, key: DeviceKey) -> None:
-        self.key = key
-        self.walk = Walk()
-        self.settings: Settings | None = None
-        self.ticket = 0
-        self.order: type[messages.Message] | None = None
-        self.deadline: Timer | None = None
-
-    def expect(self, ticket: int, order: type[messages.Message], deadline: Timer) -> None:
-        self.settle()
-        self.ticket, self.order, self.deadline = ticket, order, deadline
-
-    def settle(self) -> type[messages.Message] | None:
-        """No answer is awaited any more; which one was."""
-        if self.deadline is not None:
-            self.deadline.cancel()
-        order, self.order, self.deadline = self.order, None, None
-        return order
 
 
 class ServedGuest:
@@ -119,7 +96,9 @@ class ServedGuest:
             if not self.devices:
                 self.end(self._limits.gone_seconds)
             return
-        self._update(device)
+        if device.order is None and device.changed(self._store, self._own):  # else `answered` looks again
+            host = dict(device.settings.host) if device.settings is not None else {}
+            self._order(device, messages.Update(self._next(), devid, host))
 
     # --- what the walk wants ---
 
@@ -187,29 +166,6 @@ class ServedGuest:
         device.settle()
         self.life.kill()
 
-    # --- settings that change ---
-
-    def _update(self, device: ServedDevice) -> None:
-        """Orders what the toolstack has changed, if nothing else is under way; `answered` looks again."""
-        if device.settings is None or device.order is not None or not device.walk.hosted:
-            return
-        update = nodes.read_update(self._store, device.key, self._own)
-        if update == device.settings.update:
-            return
-        try:
-            device.settings = nodes.read_settings(self._store, device.key, self._own)
-        except NodeError as error:
-            device.settings = replace(device.settings, update=update)
-            self._updated(device, error.message)
-            return
-        self._order(device, messages.Update(self._next(), device.key.devid, dict(device.settings.host)))
-
-    def _updated(self, device: ServedDevice, error: str | None = None) -> None:
-        """The settings that were ordered last hold, or do not. Raises XenError."""
-        if device.settings is not None and device.settings.update:
-            key, update = device.key, device.settings.update
-            self._store.transact(lambda view: nodes.publish_update(view, key, self._own, update, error))
-
     # --- what the worker says ---
 
     def answered(self, answer: messages.Done | messages.Failed) -> None:
@@ -222,25 +178,14 @@ class ServedGuest:
             logger.warning("guest %s device %s: %s", self.guest.name, device.key, error.message)
             self._loop.later(self._limits.retry_seconds, lambda: self.answered(answer))
             return
-        order, walk = device.settle(), device.walk
-        actions: list[backend.Action] = []
         words = answer.words if isinstance(answer, messages.Failed) else None
+        order = device.settle()
         if order in (messages.Prepare, messages.Update):
             try:
-                self._updated(device, words)
+                device.confirm(self._store, self._own, words)
             except XenError as error:  # the toolstack waits for it, no longer than its limit
                 logger.warning("guest %s device %s: %s", self.guest.name, device.key, error.message)
-        if order is messages.Discard:
-            actions = walk.discarded(now)
-        elif words is not None and order in (messages.Prepare, messages.Attach):
-            actions = walk.failed(words)
-        elif order is messages.Prepare:
-            actions = walk.prepared(now)
-        elif order is messages.Attach:
-            actions = walk.attached(now)
-        elif order is messages.Detach:
-            actions = walk.detached(now)
-        self._act(device, actions)
+        self._act(device, device.follow(order, words, now))
         self.attention.touch(answer.devid)  # what changed while the answer was awaited
 
     def worker_gone(self) -> None:

@@ -119,6 +119,7 @@ def take_back(view: View, device: Plugged) -> bool:
     """Withdraw `ask_to_close` from a guest that has not begun; whether that was possible."""
     if (state(view, device.back), state(view, device.front)) != (XenbusState.CLOSING, XenbusState.CONNECTED):
         return False
+    view.remove(error_folder(device.domid, device.number))
     view.remove(f"{device.back}/{KEY_UNLESS_USED}")
     view.write(f"{device.back}/online", "1")
     view.write(f"{device.back}/state", str(XenbusState.CONNECTED.value))

@@ -5,6 +5,7 @@
 <cache>/wheels/<python version>/     Python packages for the image
 <cache>/snapshots/<key>/             disk.qcow2 (holds the booted dom0) snapshot.json boots/
 <cache>/payloads/<release>/          <key>.raw
+<cache>/guests/<release>-<key>/      Debian guests: tree/ disk.raw.zst ssh_key disk.json
 <cache>/emulators/                   QEMU, unpacked
 <cache>/accelerators/                what trial boots found
 <cache>/labs/<name>/                 disk.qcow2 lab.json sockets boots/<time>/

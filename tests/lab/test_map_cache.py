@@ -164,7 +164,9 @@ def measured(guest: Guest, lab: Lab, backend: Backend, device: str, rw: str, dep
     """IOPS; of the worker for each request: milliseconds of its time, calls of Xen, kicks."""
     before: Any = device_of(backend, guest.name, device)
     ticks = worker_ticks(lab)
-    options = f"--rw={rw} --bs=4k --iodepth={depth} --size={DISK_BYTES} --io_size={2 if depth > 1 else 1}m"
+    options = (
+        f"--rw={rw} --bs=4k --iodepth={depth} --size={DISK_BYTES} --io_size={1024 if depth > 1 else 512}k"
+    )
     job = fio(guest, device, options)["read" if rw == "randread" else "write"]
     spent = worker_ticks(lab) - ticks
     after: Any = device_of(backend, guest.name, device)

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: seconds that a channel may be open at all
 LIFETIME = 3600.0
-#: seconds for the console to be opened and the guest to answer the first time; console.py's own limit is 60
-READY_LIMIT = 75.0
+#: seconds for the console to be opened and the guest to answer the first time; console.py's own limit is 240
+READY_LIMIT = 255.0
 #: seconds beyond console.py's own limits before it is given up
 GRACE = 30.0
 #: characters of the console's other text that are kept

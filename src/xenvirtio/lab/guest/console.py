@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 #: seconds for the guest's first answer after it was started
-READY_LIMIT = 60.0
+READY_LIMIT = 240.0
 #: seconds that an answer may take beyond its command's own limit
 ANSWER_GRACE = 15.0
 #: seconds after which the wait for a booting guest asks again

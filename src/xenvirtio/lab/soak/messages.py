@@ -14,7 +14,7 @@ WARNING = 4
 _RAW = re.compile(r"<(\d+)>(?:\[\s*[\d.]+\]\s?)?(.*)")
 _REPORT = re.compile(
     r"WARNING:|\bBUG\b|Oops|Call Trace|RIP:|general protection|blocked for more than|lockup|stall|"
-    r"page allocation failure|Out of memory|Tainted",
+    r"page allocation failure|Out of memory|Tainted|segfault at|traps:",
 )
 _XEN = re.compile(r"\(XEN\) (?:\[[^]]*\] )?(.*)")
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 BEGIN = "<!-- matrix: begin (written by make matrix) -->"
 END = "<!-- matrix: end -->"
 MIB = 1 << 20
+#: characters of an error in the table; all of it is in the JSON
+ERROR_SHOWN = 160
 
 
 def table(cells: Sequence[Cell]) -> str:
@@ -43,7 +45,7 @@ def rewrite(document: Path, cells: Sequence[Cell]) -> None:
 def _words(cell: Cell) -> str:
     proofs = cell.proofs
     if "error" in proofs:
-        return f"✗ {proofs['error'].partition(chr(10))[0]}".replace("|", "/")
+        return f"✗ {' '.join(proofs['error'].split())[:ERROR_SHOWN]}".replace("|", "/")
     disk, pings, tcp = proofs["disk_bytes"], proofs["pings"], proofs["tcp_bytes"]
     right = min(disk["right_in_guest"], disk["right_in_dom0"])
     return (

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import XenvirtioError
 from xenvirtio.lab import Lab
-from xenvirtio.lab.demo.run import SIDE_BY_SIDE, facts
+from xenvirtio.lab.demo.run import facts
 from xenvirtio.lab.demo.show import SHORT, Show
 from xenvirtio.lab.guest import TYPES, Backend
 from xenvirtio.lab.matrix.cells import Cell
@@ -43,6 +42,4 @@ def _of_lab(lab: Lab, progress: Progress) -> list[Cell]:
             return Cell.failed(here["xen"], here["kernel"], kind, access, error)
 
     wanted = [(kind, access) for kind in TYPES for access in ACCESSES]
-    with ThreadPoolExecutor(max_workers=SIDE_BY_SIDE) as pool:
-        running = [pool.submit(cell, number, *each) for number, each in enumerate(wanted)]
-        return [each.result() for each in running]
+    return [cell(number, *each) for number, each in enumerate(wanted)]

@@ -96,7 +96,7 @@ def test_by_hand_the_modules_load_in_the_documented_order(guest: Guest, backend:
 
 
 def test_nothing_leaks_over_loads(guest: Guest) -> None:
-    """Grants, event channels and kernel memory are the same after four more rounds; disks have their names."""
+    """Grants, event channels and kernel memory are the same after more rounds; disks have their names."""
     look = (
         "cat /sys/bus/xen/devices/virtio-0/grants_in_use /sys/bus/xen/devices/virtio-0/grants_held; "
         "grep -c xen-dyn /proc/interrupts; echo 3 >/proc/sys/vm/drop_caches; "

@@ -46,7 +46,7 @@ LINUX_PARTITION = 0x83
 COPIED = (
     "modules.builtin*",
     "modules.order",
-    *(f"kernel/{name}" for name in ("arch", "block", "crypto", "lib", "mm", "virt")),
+    *(f"kernel/{name}" for name in ("block", "crypto", "lib", "mm")),
     *(
         f"kernel/fs/{name}"
         for name in ("autofs", "configfs", "ext4", "fat", "fuse", "jbd2", "mbcache*", "nls")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xenvirtio.device.block.lock import lock_image
 from xenvirtio.errors import UsageError, XenvirtioError
 
 if TYPE_CHECKING:
@@ -84,6 +83,8 @@ def check_image(device: VirtioDevice) -> None:
 
 def check_file(name: str, path: str, writable: bool, form: str = "raw") -> None:
     """Raises UsageError unless a disk's image is there, whole, and in use by nobody who excludes this use."""
+    from xenvirtio.device.block.lock import lock_image  # only who has a disk needs the devices' room
+
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

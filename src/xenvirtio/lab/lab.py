@@ -58,7 +58,7 @@ class Lab:
         """
         sources = payload.Sources.find(self._environment)
         base, qemu_here = self._base(sources)
-        shape = qemu.Shape.of_host()
+        shape = qemu.Shape()
         # Under emulation both fit on two processors: the boot is mostly one thread of it, the build the
         # other.
         with ThreadPoolExecutor(max_workers=2) as pool:

@@ -175,6 +175,19 @@ def test_a_read_only_grant_cannot_be_written() -> None:
         assert pair.batch.written[0] == 0  # there is no status that could tell
 
 
+def test_data_that_cannot_be_written_is_used_with_length_0_where_no_status_tells() -> None:
+    """XB-81: an entropy device's, for one."""
+    with Pair(guest=GrantGuest()) as pair:
+        heads = [pair.driver.add([], [4096], align=4096) for _ in range(2)]
+        revoke(pair, heads[0], 0)
+        pair.driver.kick()
+        assert pair.take() == 2
+        for i in range(2):
+            assert pair.write(i, b"D" * 4096)
+        pair.give()
+        assert [one.length for one in pair.driver.used()] == [0, 4096]
+
+
 def test_a_chain_with_a_fault_lets_out_only_its_last_byte() -> None:
     with Pair(guest=GrantGuest()) as pair:
         head = pair.driver.add([b"gone"], [600, 1])

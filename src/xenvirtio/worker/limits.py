@@ -18,7 +18,8 @@ class Limits:
     """a worker that has not carried out an order by then is killed (and started again)"""
     retry_seconds: float = 1.0
     """after XenStore could not tell about a guest's nodes"""
-    report_seconds: float = 1.0
+    report_seconds: float = 3.0
+    """for all workers to report: less than `status.QUERY_SECONDS`, after which nobody waits any more"""
     gone_seconds: float = 1.0
     """for a worker to let go of a guest that is gone"""
     stop_seconds: float = 5.0

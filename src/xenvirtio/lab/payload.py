@@ -181,13 +181,30 @@ def _copy_sources(host: Host, tree: Path, sources: Sources, archive: bytes, pack
     ]
     if stale:
         host.run(["rm", "-f", "--", *stale], limit=20, what="remove old sources", root=True)
+    incoming = build / "incoming"
+    host.run(["rm", "-rf", str(incoming)], limit=20, what="prepare the build", root=True)
+    host.run(["mkdir", str(incoming)], limit=10, what="prepare the build", root=True)
     host.run(
-        ["tar", "-x", "--no-same-permissions", "-C", str(build)],
+        ["tar", "-x", "--no-same-permissions", "-C", str(incoming)],
         limit=60,
         what="copy the sources",
         root=True,
         stdin=archive,
     )
+    host.run(["sh", "-euc", _TAKE_CHANGED, "sh", str(build)], limit=60, what="copy the sources", root=True)
+
+
+#: Only what differs is replaced, and is new then: the compilers go by times, and another checkout's changes may
+#: be older than what was compiled from this one's.
+_TAKE_CHANGED = """
+cd "$1/incoming"
+find . -type f | while read -r file; do
+    cmp -s "$file" "../$file" && continue
+    mkdir -p "../${file%/*}"
+    cp "$file" "../$file"
+done
+cd .. && rm -rf incoming
+"""
 
 
 #: builds and installs xenvirtio offline; the venvs are made again only when what they hold changes

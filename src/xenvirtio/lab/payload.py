@@ -194,8 +194,8 @@ def _copy_sources(host: Host, tree: Path, sources: Sources, archive: bytes, pack
     host.run(["sh", "-euc", _TAKE_CHANGED, "sh", str(build)], limit=60, what="copy the sources", root=True)
 
 
-#: Only what differs is replaced, and is new then: the compilers go by times, and another checkout's changes may
-#: be older than what was compiled from this one's.
+#: Only what differs is replaced, and is new then: the compilers go by times, and another checkout's changes
+#: may be older than what was compiled from this one's.
 _TAKE_CHANGED = """
 cd "$1/incoming"
 find . -type f | while read -r file; do

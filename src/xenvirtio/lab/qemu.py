@@ -38,9 +38,9 @@ def xen_arguments(shape: Shape) -> str:
     with two, each fork and exec of a PV dom0 waits for the other one's TLB, under emulation three to six
     times as long.
 
-    Xen switches floating-point state eagerly. Lazily, its default without `spec-ctrl`'s mitigations, programs in
-    dom0 and in guests crash when two guests compute at once (two of some ten runs, against none of 22): as if
-    they ran on with a stranger's registers, where emulation does not raise the fault that lazy switching needs.
+    Xen switches floating-point state eagerly. Lazily, its default without `spec-ctrl`'s mitigations, programs
+    in dom0 and in guests crash when two guests compute at once (two of some ten runs, against none of 22):
+    as if they ran on with a stranger's registers, where emulation does not raise the fault that this needs.
     """
     return (
         f"dom0_mem={shape.dom0_mib}M,max:{shape.dom0_mib}M dom0_max_vcpus=1 "

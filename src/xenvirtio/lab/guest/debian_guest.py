@@ -106,6 +106,7 @@ class DebianGuest:
         lab.put(image.ssh_key, key, mode=0o600)
         guest = cls(lab, name, key)
         try:
+            guest.forget_lease()
             started = start(lab, config(name, disk, settings or {}), CREATE_LIMIT, name)
             if started.returncode:
                 raise LabError(f"guest {name} was not started:\n{started.stderr.strip()}")
@@ -121,6 +122,10 @@ class DebianGuest:
         self.address = found.split()[2]
         self._within(_ANSWERS, *self._ssh(), first=True, what="answer by ssh", limit=SSH_LIMIT)
 
+    def forget_lease(self) -> None:
+        """The next address found is one that was given from now on, not that of an earlier domain."""
+        self.lab.run(["sh", "-c", f": >{_DHCP}/leases"]).check()
+
     def ssh(self, command: str, timeout: float = SSH_LIMIT) -> Completed:
         """Runs a shell command in the guest as root; its status is 255 if ssh failed."""
         return self.lab.run([*self._ssh(), command], timeout=timeout)
@@ -135,7 +140,7 @@ class DebianGuest:
         before = self.domid()
         self._ends("reboot")
         now = int(self._within(_NEXT_DOMAIN, self.name, str(before), what="restart", limit=BOOT_LIMIT))
-        self.lab.run(["sh", "-c", f": >{_DHCP}/leases"]).check()
+        self.forget_lease()
         self.wait_ready()
         assert before is not None
         return before, now

@@ -27,6 +27,11 @@ KERNELS = {"pv": "vmlinux", "pvh": "vmlinux", "hvm": "vmlinuz"}
 HVM_SETTINGS = {"vga": '"none"', "vnc": "0", "usb": "0"}
 
 
+#: The processor of a guest, by its type; dom0 has the first (lab/qemu.py). Where Xen switches between an HVM
+#: guest and another on one emulated processor, the guest is lost now and then: it goes on with Xen's own state.
+PROCESSORS = {"pv": "1", "pvh": "2", "hvm": "3"}
+
+
 @dataclass(frozen=True)
 class Disk:
     """A virtio disk; `path` is an image in dom0."""
@@ -84,6 +89,7 @@ class GuestConfig:
             "ramdisk": _quoted(f"{FOLDER}/initramfs"),
             "memory": str(self.memory),
             "vcpus": str(self.vcpus),
+            "cpus": _quoted(PROCESSORS[self.type]),
             "extra": _quoted(self._command_line()),
             "memory_access": _quoted(self.memory_access),
         }

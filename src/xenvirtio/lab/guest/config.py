@@ -28,7 +28,7 @@ HVM_SETTINGS = {"vga": '"none"', "vnc": "0", "usb": "0"}
 
 
 #: The processor of a guest, by its type; dom0 has the first (lab/qemu.py). Where Xen switches between an HVM
-#: guest and another on one emulated processor, the guest is lost now and then: it goes on with Xen's own state.
+#: guest and another on one emulated processor, the guest is lost now and then: with Xen's state for its own.
 PROCESSORS = {"pv": "1", "pvh": "2", "hvm": "3"}
 
 

@@ -119,9 +119,8 @@ def test_a_second_writer_of_its_image_is_refused(hvm: Guest, lab: Lab) -> None:
         assert "try:" in done.stderr
 
 
+@pytest.mark.parametrize("hvm", [""], ids=["msi"], indirect=True)
 def test_a_reboot_brings_its_devices_back(hvm: Guest, lab: Lab) -> None:
-    if hvm.config.kernel_options:
-        pytest.skip("once is enough")
     before = hvm.domid()
     assert before is not None
     hvm.run("echo kept | dd of=/dev/vda bs=512 seek=64 conv=notrunc,sync,fsync")

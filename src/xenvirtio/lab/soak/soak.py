@@ -167,7 +167,7 @@ class Soak:
         domid = guest.domid()
         if domid is None:
             raise LabError(f"guest {guest.name} is gone after the load", hint="xenvirtio lab run -- xl dmesg")
-        said = guest.run(f"uname -r; cd /sys/block/{load.DEVICE}/device/..; cat transport memory_access")
+        said = guest.run(f"uname -r; cd -P /sys/block/{load.DEVICE}/device/..; cat transport memory_access")
         kernel, transport, access = said.output.split()
         return GuestResult(
             name=guest.name,

@@ -33,7 +33,7 @@ for tap in /sys/class/net/*/tun_flags; do
     [ ! -e "$tap" ] || { tap=${tap%/*}; echo "tap ${tap##*/}"; }
 done
 if [ -e /run/xenvirtio-lab/daemon.pid ]; then
-    pgrep -P "$(cat /run/xenvirtio-lab/daemon.pid)" | sed 's/^/worker /'
+    ps --ppid "$(cat /run/xenvirtio-lab/daemon.pid)" -o comm= | sed 's/^/worker /'
 fi
 ps -eo pid=,comm=,args= | awk '$2 != "sh" && $2 != "awk" && / lifecycle/ { print "lifecycle " $1 }'
 """
@@ -52,6 +52,16 @@ def traces_after(lab: Lab, wanted: list[str], limit: float = TRACES_LIMIT) -> li
     while (found := traces(lab)) != wanted and time.monotonic() < end:
         time.sleep(1)
     return found
+
+
+def worker_of(lab: Lab, guest: Guest) -> int:
+    """The process that serves the guest now; raises LabError if none does."""
+    return int(lab.run(["pgrep", "-x", f"xenvirtio-{guest.domid()}"]).check().stdout)
+
+
+def kill_worker(lab: Lab, guest: Guest) -> None:
+    """kill -9 of the guest's worker, and of no other's."""
+    lab.run(["kill", "-KILL", str(worker_of(lab, guest))]).check()
 
 
 def make_image(lab: Lab, path: str, size: int = DISK_BYTES) -> str:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.lab.lab_rig import MIB, GuestMaker, device_of, make_image, traces, traces_after
+from tests.lab.lab_rig import (
+    MIB,
+    GuestMaker,
+    device_of,
+    kill_worker,
+    make_image,
+    traces,
+    traces_after,
+    worker_of,
+)
 from xenvirtio.lab.guest import TOOLS_DISK, Disk, GuestConfig
 from xenvirtio.spec.xenbus import KEY_MAP_CACHE, MemoryAccess
 
@@ -49,15 +58,10 @@ def guest(lab: Lab, backend: Backend) -> Iterator[Guest]:
         # a restarted worker reads its settings anew
         node = f"/local/domain/0/backend/virtio/{made.domid()}/2/host/{KEY_MAP_CACHE}"
         lab.run(["xenstore-write", node, "0"]).check()
-        kill_worker(lab)
+        kill_worker(lab, made)
         yield made
     assert traces_after(lab, before) == before
     assert "(null)" not in lab.run("xl list").check().stdout
-
-
-def kill_worker(lab: Lab) -> None:
-    """kill -9 of the one worker there is."""
-    lab.run('kill -9 $(pgrep -P "$(cat /run/xenvirtio-lab/daemon.pid)")').check()
 
 
 def balloon(lab: Lab, guest: Guest, mebibytes: int) -> None:
@@ -127,7 +131,7 @@ def test_data_is_right_while_the_guest_balloons_down_and_up(guest: Guest, lab: L
 
 
 def test_a_killed_worker_does_not_hold_the_guest_up_when_it_balloons(guest: Guest, lab: Lab) -> None:
-    kill_worker(lab)
+    kill_worker(lab, guest)
     balloon(lab, guest, SMALL)
     assert guest.run("echo alive").output.strip() == "alive"
     balloon(lab, guest, MEMORY)
@@ -163,12 +167,12 @@ def test_what_the_cache_is_worth(guest: Guest, lab: Lab, backend: Backend) -> No
 def measured(guest: Guest, lab: Lab, backend: Backend, device: str, rw: str, depth: int) -> Run:
     """IOPS; of the worker for each request: milliseconds of its time, calls of Xen, kicks."""
     before: Any = device_of(backend, guest.name, device)
-    ticks = worker_ticks(lab)
+    ticks = worker_ticks(lab, guest)
     options = (
         f"--rw={rw} --bs=4k --iodepth={depth} --size={DISK_BYTES} --io_size={1024 if depth > 1 else 512}k"
     )
     job = fio(guest, device, options)["read" if rw == "randread" else "write"]
-    spent = worker_ticks(lab) - ticks
+    spent = worker_ticks(lab, guest) - ticks
     after: Any = device_of(backend, guest.name, device)
     done = job["total_ios"]
     calls = after["memory"]["hypercalls"] - before["memory"]["hypercalls"]
@@ -176,8 +180,8 @@ def measured(guest: Guest, lab: Lab, backend: Backend, device: str, rw: str, dep
     return job["iops"], 10 * spent / done, calls / done, kicks / done
 
 
-def worker_ticks(lab: Lab) -> int:
-    """Time that the one worker has had, in 1/100 s (proc(5), utime and stime)."""
-    stat = lab.run('cat /proc/$(pgrep -P "$(cat /run/xenvirtio-lab/daemon.pid)")/stat').check().stdout
+def worker_ticks(lab: Lab, guest: Guest) -> int:
+    """Time that the guest's worker has had, in 1/100 s (proc(5), utime and stime)."""
+    stat = lab.run(["cat", f"/proc/{worker_of(lab, guest)}/stat"]).check().stdout
     fields = stat.rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])

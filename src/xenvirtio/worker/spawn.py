@@ -2,7 +2,8 @@
 anything.
 
 A worker keeps stdin, stdout, stderr and its end of the control socket; every other descriptor is closed,
-signals are the default ones, and the XenStore handle is forgotten without a word to xenstored.
+signals are the default ones, and the XenStore handle is forgotten without a word to xenstored. Its name,
+in ps and pkill, is xenvirtio-DOMID.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import signal
 import socket
 import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from xenvirtio.errors import XenvirtioError
@@ -105,6 +107,7 @@ def _child(
     try:
         before()
         _clean(control.fileno())
+        Path("/proc/self/comm").write_text(f"xenvirtio-{guest.domid}")  # at most 15 bytes: proc(5)
         life(guest, control)
         status = 0
     except XenvirtioError as error:

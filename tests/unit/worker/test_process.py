@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,7 +26,6 @@ from xenvirtio.worker.spawn import ForkedWorker, fork_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from xenvirtio.xen.interfaces import View
 
@@ -88,6 +88,19 @@ def test_a_worker_has_no_descriptor_and_no_signal_handler_of_the_supervisor(tmp_
     worker.reap()
     assert isinstance(answer, messages.Failed)
     assert answer.words.startswith("True"), answer.words
+
+
+def test_a_worker_is_known_by_its_guest_s_number(tmp_path: Path) -> None:
+    def life(guest: Guest, control: socket.socket) -> None:
+        messages.send(control, messages.Done(guest.domid, 0))
+        control.recv(1)
+
+    worker = start(tmp_path, life)
+    wait_readable(worker.control)
+    assert Path(f"/proc/{worker.pid}/comm").read_text() == "xenvirtio-5\n"
+    worker.kill()
+    wait_readable(worker)
+    worker.reap()
 
 
 def test_how_a_worker_died_is_told(tmp_path: Path) -> None:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
+
+from xenvirtio.cli.options import guest_argument, timeout_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 @click.command("attach")
-@click.argument("guest", metavar="GUEST", help="Its name, domain number or UUID.")
+@guest_argument
 @click.argument(
     "entry",
     nargs=-1,
@@ -22,13 +23,7 @@ if TYPE_CHECKING:
 )
 @click.option("--persist", is_flag=True, help="It is there after the guest's reboot, too.")
 @click.option("--wait/--no-wait", default=True, help="Wait until the guest has connected it.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=1),
-    default=60,
-    metavar="SECONDS",
-    help="Limit for backend and guest, each.",
-)
+@timeout_option(60, "Limit for backend and guest, each.")
 def app(guest: str, entry: Sequence[str], persist: bool, wait: bool, timeout: float) -> None:
     """Give a guest that runs another virtio disk or NIC.
 
@@ -46,16 +41,13 @@ def app(guest: str, entry: Sequence[str], persist: bool, wait: bool, timeout: fl
     Without --persist the device is gone when the guest reboots. --persist needs a guest that
     `xenvirtio create` started.
     """
+    from xenvirtio.cli.output import say
     from xenvirtio.cli.signals import undo_when_ended
     from xenvirtio.toolstack.attach import AttachOptions, attach
     from xenvirtio.toolstack.local import local_toolstack
 
     undo_when_ended()
-    with local_toolstack(_say) as toolstack:
+    with local_toolstack(say) as toolstack:
         done = attach(guest, entry, toolstack, AttachOptions(timeout, wait, persist))
     state = "has" if done.connected else "will find"
-    _say(f"guest {done.domain.name} {state} {done.device.vdev}")
-
-
-def _say(line: str) -> None:
-    print(f"xenvirtio: {line}", file=sys.stderr, flush=True)
+    say(f"guest {done.domain.name} {state} {done.device.vdev}")

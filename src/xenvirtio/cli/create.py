@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from xenvirtio.cli.options import timeout_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,13 +31,7 @@ if TYPE_CHECKING:
 @click.option("--console", "-c", is_flag=True, help="Connect this terminal to the guest's console.")
 @click.option("--paused", "-p", is_flag=True, help="Plug the devices, but leave the guest paused.")
 @click.option("--wait/--no-wait", default=True, help="Wait until the guest has connected its devices.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=1),
-    default=60,
-    metavar="SECONDS",
-    help="Limit for backend and guest, each.",
-)
+@timeout_option(60, "Limit for backend and guest, each.")
 def app(
     configuration: Path, settings: Sequence[str], console: bool, paused: bool, wait: bool, timeout: float
 ) -> None:
@@ -63,6 +57,8 @@ def app(
     Otherwise the guest's kernel needs the module virtio_xenbus. on_poweroff, on_reboot, on_crash and
     on_watchdog work as with xl. If anything fails, or on ctrl-C, everything is undone.
     """
+    from xenvirtio.cli.output import say
+    from xenvirtio.cli.signals import undo_when_ended
     from xenvirtio.toolstack.config import read
     from xenvirtio.toolstack.create import StartOptions, start
     from xenvirtio.toolstack.guest import guest_from
@@ -73,13 +69,11 @@ def app(
 
     guest = guest_from(read(configuration, settings), machine_backend())
     for note in guest.notes:
-        _say(note)
+        say(note)
     for warning in guest.warnings:
-        _say(f"warning: {warning}")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, _terminated)
-    with local_toolstack(_say) as toolstack:
+        say(f"warning: {warning}")
+    undo_when_ended()
+    with local_toolstack(say) as toolstack:
 
         def attend(domain: Domain) -> None:
             record = Record(guest, domain.domid, timeout)
@@ -88,15 +82,6 @@ def app(
 
         started = start(guest, toolstack, StartOptions(timeout, paused, wait, console), attend)
     state = "is paused" if paused else "runs"
-    _say(f"guest {guest.name} {state} as domain {started.domain.domid}")
+    say(f"guest {guest.name} {state} as domain {started.domain.domid}")
     if started.console is not None:
         started.console.wait()
-
-
-def _say(line: str) -> None:
-    print(f"xenvirtio: {line}", file=sys.stderr, flush=True)
-
-
-def _terminated(number: int, _: object) -> None:
-    """Ended from outside: undo everything, as on ctrl-C."""
-    raise SystemExit(128 + number)

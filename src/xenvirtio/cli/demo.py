@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
+from typing import TYPE_CHECKING
 
 import click
 
+from xenvirtio.cli.options import output_option, release_option
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 @click.command("demo")
-@click.option(
-    "--release",
-    "-r",
-    default="trixie",
-    help="trixie (Xen 4.20, Linux 6.12) or bookworm (Xen 4.17, Linux 6.1).",
-)
+@release_option
 @click.option(
     "--memory-access", "-m", default="grant", help="The way to the guest's memory: grant or foreign."
 )
@@ -25,22 +26,14 @@ import click
     metavar="TYPE",
     help="Only guests of this type: pv, pvh or hvm. May be given again.",
 )
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    default=Path("build/demo.json"),
-    help="Where the results go, as JSON.",
-)
+@output_option("build/demo.json")
 @click.option("--keep", is_flag=True, help="Leave the lab running, to look around.")
 def app(release: str, memory_access: str, types: tuple[str, ...], output: Path, keep: bool) -> None:
     """Boot a real Xen, start PV, PVH and HVM guests with a virtio disk and NIC, and prove that they work.
 
     Needs no Xen, and no KVM. Exit status 0 only if every byte and packet was checked and right.
     """
-    import json
-    import sys
-
+    from xenvirtio.cli.results import ResultFile
     from xenvirtio.errors import UsageError
     from xenvirtio.lab import Lab
     from xenvirtio.lab.demo import run
@@ -55,8 +48,7 @@ def app(release: str, memory_access: str, types: tuple[str, ...], output: Path, 
     unknown = [kind for kind in types if kind not in TYPES]
     if unknown:
         raise UsageError(f"no guest type {unknown[0]!r}", hint=f"one of: {', '.join(TYPES)}")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.unlink(missing_ok=True)  # an older run's result must not pass for this one's
+    file = ResultFile(output)
     progress = progress_for(sys.stderr)
     lab = Lab(f"demo-{release}", release, progress=progress)
     try:
@@ -64,10 +56,7 @@ def app(release: str, memory_access: str, types: tuple[str, ...], output: Path, 
     finally:
         if not keep:
             lab.down()
-    part = output.with_name(f".{output.name}.part")
-    part.write_text(json.dumps(result.as_json(), indent=2) + "\n")
-    part.replace(output)
     print(report(result))
-    print(f"Written to {output}")
+    file.write(result.as_json())
     if not result.ok:
         sys.exit(1)

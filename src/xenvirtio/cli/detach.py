@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
+
+from xenvirtio.cli.options import guest_argument, timeout_option
 
 
 @click.command("detach")
-@click.argument("guest", metavar="GUEST", help="Its name, domain number or UUID.")
+@guest_argument
 @click.argument("device", metavar="DEV", help="vda, eth0, …")
 @click.option("--force", is_flag=True, help="Take it from a guest that uses it or does not answer.")
 @click.option("--persist", is_flag=True, help="It does not come back when the guest reboots.")
-@click.option(
-    "--timeout",
-    type=click.FloatRange(min=1),
-    default=30,
-    metavar="SECONDS",
-    help="Limit for the guest to let it go.",
-)
+@timeout_option(30, "Limit for the guest to let it go.")
 def app(guest: str, device: str, force: bool, persist: bool, timeout: float) -> None:
     """Take a virtio disk or NIC from a guest that runs.
 
@@ -29,14 +23,11 @@ def app(guest: str, device: str, force: bool, persist: bool, timeout: float) -> 
     A device of the guest's configuration, or one that was attached with --persist, comes back when the guest
     reboots, unless it is detached with --persist.
     """
+    from xenvirtio.cli.output import say
     from xenvirtio.cli.signals import undo_when_ended
     from xenvirtio.toolstack.detach import DetachOptions, detach
     from xenvirtio.toolstack.local import local_toolstack
 
     undo_when_ended()
-    with local_toolstack(_say) as toolstack:
+    with local_toolstack(say) as toolstack:
         detach(guest, device, toolstack, DetachOptions(timeout, force, persist))
-
-
-def _say(line: str) -> None:
-    print(f"xenvirtio: {line}", file=sys.stderr, flush=True)

@@ -13,11 +13,6 @@ def app() -> None:
 
     Exit status 0: the lab can run here; on a Xen dom0, the daemon can, and the lab is only looked at.
     """
-    check()
-
-
-def check() -> None:
-    """Print what was found; exits with status 1 if something required is missing."""
     import os
 
     from xenvirtio.lab.doctor import examine, install_line

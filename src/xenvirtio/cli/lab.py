@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from xenvirtio.cli import check_module, doctor, matrix, soak
+from xenvirtio.cli.options import release_option, timeout_option
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -31,7 +34,7 @@ name_option = click.option(
 class InOrder(click.Group):
     """Its commands are listed as they stand in this file, by use and not by the alphabet."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click calls it so
         return list(self.commands)
 
 
@@ -42,12 +45,7 @@ def app() -> None:
 
 @app.command()
 @name_option
-@click.option(
-    "--release",
-    "-r",
-    default="trixie",
-    help="trixie (Xen 4.20, Linux 6.12) or bookworm (Xen 4.17, Linux 6.1).",
-)
+@release_option
 def up(name: str, release: str) -> None:
     """Start the lab; make what is missing, and build again what is older than the sources."""
     from xenvirtio.lab import Lab
@@ -92,9 +90,7 @@ def status() -> None:
     "command", nargs=-1, required=True, metavar="-- COMMAND...", help="The command and its arguments."
 )
 @name_option
-@click.option(
-    "--timeout", type=click.FloatRange(min=1), default=600, metavar="SECONDS", help="How long it may take."
-)
+@timeout_option(600, "How long it may take.")
 def run(command: Sequence[str], name: str, timeout: float) -> None:
     """Run a command in dom0.
 
@@ -187,117 +183,10 @@ def destroy(name: str, everything: bool) -> None:
         Lab(name).destroy()
 
 
-@app.command("check-module")
-@click.option(
-    "--release",
-    "-r",
-    default="trixie",
-    help="Whose kernel headers: trixie (Linux 6.12) or bookworm (Linux 6.1).",
-)
-def check_module(release: str) -> None:
-    """Check the guest module's sources: compiler warnings (W=1), sparse, checkpatch --strict.
-
-    They are checked in a Debian of their own, made at the first time; it needs no lab.
-    """
-    from xenvirtio.lab import modulecheck
-    from xenvirtio.lab.paths import Cache
-    from xenvirtio.lab.payload import Sources
-    from xenvirtio.lab.stages import progress_for
-
-    module = Sources.find(os.environ).root / "guest/linux"
-    said = modulecheck.check(Cache.of(os.environ), release, module, progress_for(sys.stderr))
-    print(said.rstrip("\n"))
-
-
-@app.command()
-@click.option(
-    "--minutes", type=click.FloatRange(min=1), default=20, help="How long the guests are under load."
-)
-@click.option("--types", default="pv,pvh,hvm", help="Guests, side by side.")
-@click.option("--memory-access", "-m", default="grant", help="grant, foreign, or both: a guest for each.")
-@click.option(
-    "--release",
-    "-r",
-    default="trixie",
-    help="trixie (Xen 4.20, Linux 6.12) or bookworm (Xen 4.17, Linux 6.1).",
-)
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    default=Path("build/soak.json"),
-    help="Where the results go, as JSON.",
-)
-def soak(minutes: float, types: str, memory_access: str, release: str, output: Path) -> None:
-    """Put guests under load for long, and show that nothing is lost, said or leaked.
-
-    fio (4 jobs, verified) and iperf3 (both ways) at once in each guest, in a lab of its own. Exit status 0
-    only if every byte was right, no kernel warned, and nothing has grown.
-    """
-    import json
-
-    from xenvirtio.lab import Lab
-    from xenvirtio.lab.soak import Plan, run
-    from xenvirtio.lab.soak.report import report
-    from xenvirtio.lab.stages import progress_for
-
-    plan = Plan.of(minutes, types, memory_access)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.unlink(missing_ok=True)  # an older run's result must not pass for this one's
-    progress = progress_for(sys.stderr)
-    with Lab(f"soak-{release}", release, progress=progress) as lab:
-        result = run(lab, plan, progress)
-    output.write_text(json.dumps(result.as_json(), indent=2) + "\n")
-    print(report(result))
-    print(f"Written to {output}")
-    if not result.ok:
-        sys.exit(1)
-
-
-@app.command()
-@click.option("--release", "-r", "releases", multiple=True, help="Only this one; may be given again.")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(path_type=Path),
-    default=Path("build/matrix.json"),
-    help="Where the results go, as JSON.",
-)
-@click.option(
-    "--document", "-d", type=click.Path(path_type=Path, exists=True), help="Rewrite the table in this file."
-)
-def matrix(releases: tuple[str, ...], output: Path, document: Path | None) -> None:
-    """Show every guest type with every memory access on every Xen, in short form.
-
-    Exit status 0 only if every cell is right.
-    """
-    import json
-
-    from xenvirtio.lab import debian
-    from xenvirtio.lab.matrix import rewrite, run
-    from xenvirtio.lab.matrix.table import table
-    from xenvirtio.lab.stages import progress_for
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    output.unlink(missing_ok=True)  # an older run's result must not pass for this one's
-    cells = run(releases or tuple(debian.RELEASES), progress_for(sys.stderr))
-    part = output.with_name(f".{output.name}.part")
-    part.write_text(json.dumps([cell.as_json() for cell in cells], indent=2) + "\n")
-    part.replace(output)
-    if document is not None:
-        rewrite(document, cells)
-    print(table(cells), end="")
-    print(f"Written to {output}")
-    if not all(cell.ok for cell in cells):
-        sys.exit(1)
-
-
-@app.command()
-def doctor() -> None:
-    """Check whether the lab can run on this machine; the same as xenvirtio doctor."""
-    from xenvirtio.cli.doctor import check
-
-    check()
+app.add_command(check_module.app)
+app.add_command(soak.app)
+app.add_command(matrix.app)
+app.add_command(doctor.app)
 
 
 def _pass_on(kind: Kind, data: bytes) -> None:

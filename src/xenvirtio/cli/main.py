@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from xenvirtio.cli.output import say
 from xenvirtio.errors import XenvirtioError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Commands(click.Group):
         command: click.Command = import_module(f"xenvirtio.cli.{cmd_name}").app
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -60,7 +61,7 @@ class Commands(click.Group):
             report(error)
             sys.exit(error.exit_status)
         except KeyboardInterrupt:
-            print("xenvirtio: interrupted", file=sys.stderr)
+            say("interrupted")
             sys.exit(INTERRUPTED)
 
 
@@ -95,7 +96,7 @@ def app() -> None:
 
 def report(error: XenvirtioError) -> None:
     """Message and hint, for people."""
-    print(f"xenvirtio: {error.message}", file=sys.stderr)
+    say(error.message)
     if error.hint:
         print(f"  try: {error.hint}", file=sys.stderr)
 
@@ -104,11 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command and exit with its status."""
     try:
         app(arguments, prog_name="xenvirtio")
-    except Exception:
+    except Exception:  # whatever else is raised is our mistake, and told as one
         import traceback
 
         traceback.print_exc()
-        print("xenvirtio: this is a bug; please report it with the lines above", file=sys.stderr)
+        say("this is a bug; please report it with the lines above")
         sys.exit(1)
 
 

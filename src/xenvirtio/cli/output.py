@@ -20,6 +20,11 @@ NUMBERS = ("DOMAIN", "IN/S", "OUT/S", "REQ/S", "IN", "OUT")
 FAILED = "failed"
 
 
+def say(line: str) -> None:
+    """A step or a remark, to standard error: output is for results."""
+    print(f"xenvirtio: {line}", file=sys.stderr, flush=True)
+
+
 def print_json(value: Any) -> None:
     """Indented JSON on standard output."""
     print(json.dumps(value, indent=2))

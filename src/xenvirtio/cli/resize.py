@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
+
+from xenvirtio.cli.options import guest_argument, timeout_option
 
 
 @click.command("resize", context_settings={"ignore_unknown_options": True})
-@click.argument("guest", metavar="GUEST", help="Its name, domain number or UUID.")
+@guest_argument
 @click.argument("device", metavar="DEV", help="vda, vdb, …")
 @click.argument(
     "size", required=False, metavar="[SIZE]", help="2G, +512M, or bytes; without: what the image has now."
 )
 @click.option("--shrink", is_flag=True, help="SIZE may be less than now: what is behind it is lost.")
-@click.option(
-    "--timeout", type=click.FloatRange(min=1), default=30, metavar="SECONDS", help="Limit for the daemon."
-)
+@timeout_option(30, "Limit for the daemon.")
 def app(guest: str, device: str, size: str | None, shrink: bool, timeout: float) -> None:
     """Change the size of a disk that a guest uses; the guest sees it at once.
 
@@ -26,16 +24,12 @@ def app(guest: str, device: str, size: str | None, shrink: bool, timeout: float)
     The file system in the guest stays as it is: make it larger after (resize2fs, xfs_growfs), or smaller
     before.
     """
-    from xenvirtio.cli.output import amount
+    from xenvirtio.cli.output import amount, say
     from xenvirtio.cli.signals import undo_when_ended
     from xenvirtio.toolstack.local import local_toolstack
     from xenvirtio.toolstack.resize import resize
 
     undo_when_ended()
-    with local_toolstack(_say) as toolstack:
+    with local_toolstack(say) as toolstack:
         done = resize(guest, device, size, toolstack, timeout, shrink=shrink)
-    _say(f"{done.vdev} has {done.after} bytes ({amount(done.after)}); before: {done.before}")
-
-
-def _say(line: str) -> None:
-    print(f"xenvirtio: {line}", file=sys.stderr, flush=True)
+    say(f"{done.vdev} has {done.after} bytes ({amount(done.after)}); before: {done.before}")

@@ -292,8 +292,8 @@ def test_a_worker_killed_while_devices_come_and_go_is_no_harm(
 #: in dom0: a disk or a NIC, in turn, comes to the guest and goes, by the functions that the commands call
 _ROUNDS = """
 import sys
-from xenvirtio.toolstack.attach import AttachOptions, attach
-from xenvirtio.toolstack.detach import DetachOptions, detach
+from xenvirtio.toolstack.hotplug.attach import AttachOptions, attach
+from xenvirtio.toolstack.hotplug.detach import DetachOptions, detach
 from xenvirtio.toolstack.local import local_toolstack
 guest, rounds, disk = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 with local_toolstack(lambda line: None) as toolstack:

@@ -55,8 +55,8 @@ echo "$image"
 _TAKE = """
 import sys
 from xenvirtio.errors import XenvirtioError
-from xenvirtio.toolstack.boot import Bootloader
-from xenvirtio.toolstack.boot_files import BootFiles
+from xenvirtio.toolstack.configuration.bootloader import Bootloader
+from xenvirtio.toolstack.boot.files import BootFiles
 try:
     loader = Bootloader("pygrub", (), "vda", sys.argv[1], command_line="quiet")
     with BootFiles().settings(loader, "test") as found:

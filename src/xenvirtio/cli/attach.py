@@ -43,7 +43,7 @@ def app(guest: str, entry: Sequence[str], persist: bool, wait: bool, timeout: fl
     """
     from xenvirtio.cli.output import say
     from xenvirtio.cli.signals import undo_when_ended
-    from xenvirtio.toolstack.attach import AttachOptions, attach
+    from xenvirtio.toolstack.hotplug.attach import AttachOptions, attach
     from xenvirtio.toolstack.local import local_toolstack
 
     undo_when_ended()

@@ -59,13 +59,13 @@ def app(
     """
     from xenvirtio.cli.output import say
     from xenvirtio.cli.signals import undo_when_ended
-    from xenvirtio.toolstack.config import read
+    from xenvirtio.toolstack.configuration.configuration import read
+    from xenvirtio.toolstack.configuration.guest import guest_from
+    from xenvirtio.toolstack.configuration.served import machine_backend
     from xenvirtio.toolstack.create import StartOptions, start
-    from xenvirtio.toolstack.guest import guest_from
     from xenvirtio.toolstack.lifecycle import leave_watcher
     from xenvirtio.toolstack.local import local_toolstack
     from xenvirtio.toolstack.records import Record
-    from xenvirtio.toolstack.served import machine_backend
 
     guest = guest_from(read(configuration, settings), machine_backend())
     for note in guest.notes:

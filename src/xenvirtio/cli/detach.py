@@ -25,7 +25,7 @@ def app(guest: str, device: str, force: bool, persist: bool, timeout: float) -> 
     """
     from xenvirtio.cli.output import say
     from xenvirtio.cli.signals import undo_when_ended
-    from xenvirtio.toolstack.detach import DetachOptions, detach
+    from xenvirtio.toolstack.hotplug.detach import DetachOptions, detach
     from xenvirtio.toolstack.local import local_toolstack
 
     undo_when_ended()

@@ -20,7 +20,7 @@ def app(guest: str, device: str, link: str, persist: bool, timeout: float) -> No
     """
     from xenvirtio.cli.output import say
     from xenvirtio.cli.signals import undo_when_ended
-    from xenvirtio.toolstack.link import set_link
+    from xenvirtio.toolstack.hotplug.link import set_link
     from xenvirtio.toolstack.local import local_toolstack
 
     undo_when_ended()

@@ -26,8 +26,8 @@ def app(guest: str, device: str, size: str | None, shrink: bool, timeout: float)
     """
     from xenvirtio.cli.output import amount, say
     from xenvirtio.cli.signals import undo_when_ended
+    from xenvirtio.toolstack.hotplug.resize import resize
     from xenvirtio.toolstack.local import local_toolstack
-    from xenvirtio.toolstack.resize import resize
 
     undo_when_ended()
     with local_toolstack(say) as toolstack:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from io import FileIO
 
-    from xenvirtio.toolstack.guest import Guest, VirtioDevice
+    from xenvirtio.toolstack.configuration.guest import Guest, VirtioDevice
     from xenvirtio.toolstack.xl import Domain
 
 SECTOR = 512  # bytes; virtio 1.3 §5.2.4: capacity counts these

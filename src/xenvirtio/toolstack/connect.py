@@ -15,7 +15,7 @@ from xenvirtio.transport.xenbus.states import XenbusState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from xenvirtio.toolstack.guest import VirtioDevice
+    from xenvirtio.toolstack.configuration.guest import VirtioDevice
     from xenvirtio.toolstack.xl import Domain
     from xenvirtio.xen.interfaces import Store
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import UsageError, XenError, XenvirtioError
-from xenvirtio.toolstack.boot import WAYS
-from xenvirtio.toolstack.boot_files import BootFiles
+from xenvirtio.toolstack.boot.files import BootFiles
 from xenvirtio.toolstack.checks import Host, check_guest, check_running, check_user
+from xenvirtio.toolstack.configuration.bootloader import WAYS
 from xenvirtio.toolstack.connect import LOOK, wait_for_backends, wait_for_guest, watching
 from xenvirtio.toolstack.nodes import guest_backends, plug, unplug_all
 from xenvirtio.toolstack.records import Records
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
 
-    from xenvirtio.toolstack.guest import Guest
+    from xenvirtio.toolstack.configuration.guest import Guest
     from xenvirtio.toolstack.xl import Domain, Xl
     from xenvirtio.xen.interfaces import Store, View
 

@@ -17,7 +17,7 @@ from xenvirtio.transport.xenbus.states import XenbusState, parse_state
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from xenvirtio.toolstack.guest import VirtioDevice
+    from xenvirtio.toolstack.configuration.guest import VirtioDevice
     from xenvirtio.xen.interfaces import View
 
 #: the domain that serves devices

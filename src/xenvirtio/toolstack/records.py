@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import TimeLimit, XenvirtioError
-from xenvirtio.toolstack.boot import Bootloader
-from xenvirtio.toolstack.guest import Guest, VirtioDevice
+from xenvirtio.toolstack.configuration.bootloader import Bootloader
+from xenvirtio.toolstack.configuration.guest import Guest, VirtioDevice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

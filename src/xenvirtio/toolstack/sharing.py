@@ -14,7 +14,7 @@ from xenvirtio.transport.xenbus.nodes import backend_root
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from xenvirtio.toolstack.guest import VirtioDevice
+    from xenvirtio.toolstack.configuration.guest import VirtioDevice
     from xenvirtio.xen.interfaces import View
 
 #: kinds of disks that xl makes (tools/libs/light/libxl_disk.c): blkback's and QEMU's

@@ -102,6 +102,7 @@ def test_help_names_every_command_but_the_hidden_and_imports_no_room() -> None:
     assert {name for name in loaded if name.startswith("xenvirtio.")} == {
         "xenvirtio.cli",
         "xenvirtio.cli.main",
+        "xenvirtio.cli.output",
         "xenvirtio.errors",
     }
     assert not loaded & {"lark", "rich", "cffi"}

@@ -15,10 +15,10 @@ from xenvirtio.lab.guest import debian_files, debian_guest
 from xenvirtio.lab.guest.debian_guest import MAC, DebianGuest, Dhcp
 from xenvirtio.lab.guest.debian_image import DISK_BYTES, PARTITION_OFFSET, DebianImage, partition_table
 from xenvirtio.lab.results import Completed
-from xenvirtio.toolstack.boot import Bootloader
-from xenvirtio.toolstack.config import GuestConfig
-from xenvirtio.toolstack.grammar import Source, parse
-from xenvirtio.toolstack.guest import guest_from
+from xenvirtio.toolstack.configuration.bootloader import Bootloader
+from xenvirtio.toolstack.configuration.configuration import GuestConfig
+from xenvirtio.toolstack.configuration.grammar import Source, parse
+from xenvirtio.toolstack.configuration.guest import guest_from
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

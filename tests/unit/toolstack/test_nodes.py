@@ -8,9 +8,9 @@ import pytest
 
 from xenvirtio.errors import XenError
 from xenvirtio.testing.xen import FakeXen
-from xenvirtio.toolstack.config import GuestConfig
-from xenvirtio.toolstack.grammar import Source, parse
-from xenvirtio.toolstack.guest import guest_from
+from xenvirtio.toolstack.configuration.configuration import GuestConfig
+from xenvirtio.toolstack.configuration.grammar import Source, parse
+from xenvirtio.toolstack.configuration.guest import guest_from
 from xenvirtio.toolstack.listing import rows
 from xenvirtio.toolstack.nodes import plug, unplug_all
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from xenvirtio.toolstack.checks import Host
-from xenvirtio.toolstack.config import GuestConfig
+from xenvirtio.toolstack.configuration.configuration import GuestConfig
+from xenvirtio.toolstack.configuration.grammar import Source, parse
+from xenvirtio.toolstack.configuration.guest import Guest, guest_from
 from xenvirtio.toolstack.create import Toolstack
-from xenvirtio.toolstack.grammar import Source, parse
-from xenvirtio.toolstack.guest import Guest, guest_from
 from xenvirtio.toolstack.records import Records
 from xenvirtio.toolstack.xl import Xl
 

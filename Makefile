@@ -6,6 +6,7 @@ SHELL := /bin/bash
 RELEASE ?= trixie
 ACCESS ?= grant
 MINUTES ?= 20
+ROUNDS ?= 20
 TYPES ?= pv pvh hvm
 PACKAGES ?= e2fsprogs gcc iproute2 libc6-dev mmdebstrap mount python3-dev python3-venv squashfs-tools zstd
 VENV := .venv
@@ -30,7 +31,7 @@ unit: setup
 	$(UNIT) --interpreted $(COMPILED)
 
 lab-test: setup
-	$(RUN)/python -m pytest -v --durations 30 $(or $(ONLY:%=tests/lab/test_%.py),tests/lab) --lab-release $(RELEASE)
+	$(RUN)/python -m pytest -v --durations 30 $(or $(ONLY:%=tests/lab/test_%.py),tests/lab) --lab-release $(RELEASE) --rounds $(ROUNDS)
 
 soak: setup
 	$(RUN)/xenvirtio lab soak --release $(RELEASE) --minutes $(MINUTES)

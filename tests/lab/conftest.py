@@ -33,7 +33,7 @@ _MARK = "lab_lost"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab-release", default="trixie", help="Debian release of the lab (trixie, bookworm)")
-    parser.addoption("--rounds", default="20", help="how often test_hotplug attaches and detaches (20)")
+    parser.addoption("--rounds", default="20", help="attach and detach so often (20)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

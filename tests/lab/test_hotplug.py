@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 DISK = "/root/hot.img"
 DISK_MIB = 64
+#: another name of vda's image
+LOOP = "/dev/web-loop"
 COMMAND = 180.0  # seconds for a command whose own limits are shorter
 #: waits, in a guest, at most 60 s until the test after it is true
 UNTIL = "n=0; until {}; do n=$((n + 1)); [ $n -lt 120 ] || exit 1; sleep 0.5; done"
@@ -181,6 +183,7 @@ MISTAKES = {
     ("attach", "web", entry("vda")): "has a device vda already",
     ("attach", "web", entry("vq7z")): "unknown vdev",
     ("attach", "web", entry(path="/root/web.img")): "in use by guest web as vda",
+    ("attach", "web", f"phy:{LOOP},vdb,w"): "in use by guest web as vda",
     ("attach", "web", "model=virtio,bridge=none"): "there is no bridge none",
     ("detach", "web", "xvda"): "the virtio devices of guest web are vda, eth0",
     ("resize", "web", "vdb", "1G"): "has no device vdb",
@@ -196,7 +199,11 @@ def test_a_mistake_is_told_once_with_the_next_step(web: Guest, lab: Lab, image: 
         for number, words in enumerate(MISTAKES)
     ]
     shown = "; ".join(f"cat /run/mistake.{number}; echo ====" for number in range(len(MISTAKES)))
-    answers = lab.run("\n".join([*runs, "wait", shown]), timeout=COMMAND).stdout.split("====\n")
+    lab.run(f"ln -s $(losetup --find --show {web.config.disks[0].path}) {LOOP}").check()
+    try:
+        answers = lab.run("\n".join([*runs, "wait", shown]), timeout=COMMAND).stdout.split("====\n")
+    finally:
+        lab.run(f"losetup --detach {LOOP}; rm {LOOP}").check()
     for (words, told), answer in zip(MISTAKES.items(), answers[:-1], strict=True):
         assert told in answer, words
         assert "status=2" in answer, words

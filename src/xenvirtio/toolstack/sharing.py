@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import UsageError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 #: kinds of disks that xl makes (tools/libs/light/libxl_disk.c): blkback's and QEMU's
 XL_KINDS = ("vbd", "qdisk")
+SYS = Path("/sys")
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,23 @@ def _numbers(view: View, path: str) -> list[int]:
 
 
 def _identity(path: str) -> tuple[object, ...] | None:
-    """The same for every name of a file, and for every node of a block device."""
+    """The same for every name of a file, for its loop devices, and for every node of a block device."""
     try:
         found = os.stat(path)
+        if stat.S_ISBLK(found.st_mode):
+            file = backing_file(found.st_rdev)
+            if file is None:
+                return (found.st_rdev,)
+            found = os.stat(file)
     except OSError:
         return None
-    return (found.st_rdev,) if stat.S_ISBLK(found.st_mode) else (found.st_dev, found.st_ino)
+    return found.st_dev, found.st_ino
+
+
+def backing_file(number: int, sys: Path = SYS) -> str | None:
+    """The file behind a loop device, by its device number; xl's `file:` disks are some. None: it is none."""
+    try:
+        node = sys / f"dev/block/{os.major(number)}:{os.minor(number)}/loop/backing_file"
+        return node.read_text().rstrip("\n")
+    except FileNotFoundError:
+        return None

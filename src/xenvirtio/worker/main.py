@@ -23,9 +23,10 @@ from xenvirtio.transport.xenbus.ports import Ports
 from xenvirtio.transport.xenbus.saved import Saved, StateFile
 from xenvirtio.worker import messages
 from xenvirtio.worker.connection import Connection, Guest, Handles
+from xenvirtio.worker.hosted import Hosted
 from xenvirtio.worker.invalidation import Invalidation, cache_setting, server_file
 from xenvirtio.worker.loop import Loop
-from xenvirtio.worker.readings import READING_SECONDS, Readings
+from xenvirtio.worker.readings import READING_SECONDS
 from xenvirtio.xen.devicemodel import XenDeviceModel
 from xenvirtio.xen.evtchn import XenEventChannels
 from xenvirtio.xen.foreign import XenForeignMemory
@@ -45,45 +46,6 @@ logger = logging.getLogger(__name__)
 PREDECESSOR_SECONDS = 10.0
 #: orders handled before the loop turns to the guest
 ORDERS_AT_ONCE = 8
-
-
-class Hosted:
-    """A device that is open, connected or not."""
-
-    def __init__(self, worker: Worker, devid: int, device: Device, label: str, cache_bytes: int) -> None:
-        self.devid, self.device, self.label, self.cache_bytes = devid, device, label, cache_bytes
-        self.connection: Connection | None = None
-        self.readings = Readings(time.monotonic())
-        self._loop = worker.loop
-        self._fds = list(device.pollers())
-        for fd, call in device.pollers().items():
-            self._loop.add(fd, self._guarded(call))
-
-    def _guarded(self, call: Callable[[], None]) -> Callable[[], None]:
-        def run() -> None:
-            if self.connection is not None:
-                self.connection.transport.poll(call)
-            else:
-                call()
-
-        return run
-
-    def report(self) -> dict[str, Any]:
-        """How it is: what it is, its counters, its connection's if it has one."""
-        entry = {"device_id": self.device.device_id, "counters": dict(self.device.counters)}
-        return entry if self.connection is None else entry | self.connection.report()
-
-    def disconnect(self) -> None:
-        """Does nothing if it is not connected."""
-        connection, self.connection = self.connection, None
-        if connection is not None:
-            connection.close()
-
-    def close(self) -> None:
-        self.disconnect()
-        for fd in self._fds:
-            self._loop.remove(fd)
-        self.device.close()
 
 
 class Worker:
@@ -186,7 +148,7 @@ class Worker:
         self._close_hosted(order.devid)
         cache_bytes = cache_setting(order.host)
         device = self._make_device(order.device_id, order.host)
-        hosted = Hosted(self, order.devid, device, self._label(order.devid), cache_bytes)
+        hosted = Hosted(self.loop, order.devid, device, self._label(order.devid), cache_bytes)
         self._hosted[order.devid] = hosted
 
     def _attach(self, order: messages.Attach) -> None:

@@ -58,7 +58,8 @@ class Guest:
         guest = cls(lab, config)
         started = start(lab, config, timeout)
         if started.returncode:
-            raise LabError(f"guest {config.name} was not started:\n{started.stderr.strip()}")
+            said = f"(status {started.returncode}):\n{started.stderr.strip()}"
+            raise LabError(f"guest {config.name} was not started {said}")
         try:
             guest.wait_ready()
         except BaseException:

@@ -1,13 +1,12 @@
 # make demo   guests on a real Xen with a virtio disk and NIC, on a machine without Xen
 # make matrix every guest type, memory access, Xen and kernel; its table in docs/parity.md
 # make test   everything: linters, unit tests compiled and interpreted, lab tests on the real Xen
-# make lab-test ONLY="hotplug disk" LABS=1    some of the lab tests, in so many labs side by side
+# make lab-test ONLY="hotplug disk"      some of the lab tests
 SHELL := /bin/bash
 RELEASE ?= trixie
 ACCESS ?= grant
 MINUTES ?= 20
 ROUNDS ?= 20
-LABS ?= 2
 TYPES ?= pv pvh hvm
 PACKAGES ?= e2fsprogs gcc iproute2 libc6-dev mmdebstrap mount python3-dev python3-venv squashfs-tools zstd
 VENV := .venv
@@ -32,7 +31,7 @@ unit: setup
 	$(UNIT) --interpreted $(COMPILED)
 
 lab-test: setup
-	$(RUN)/python -m pytest -v --durations 30 -n $(LABS) --dist loadfile $(or $(ONLY:%=tests/lab/test_%.py),tests/lab) --lab-release $(RELEASE) --rounds $(ROUNDS)
+	$(RUN)/python -m pytest -v --durations 30 $(or $(ONLY:%=tests/lab/test_%.py),tests/lab) --lab-release $(RELEASE) --rounds $(ROUNDS)
 
 soak: setup
 	$(RUN)/xenvirtio lab soak --release $(RELEASE) --minutes $(MINUTES)

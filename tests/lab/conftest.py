@@ -1,11 +1,10 @@
-"""Tests on the real Xen of labs: one lab a process of pytest (-n 2: two), its daemon, and guests.
+"""Tests on the real Xen of a lab: one lab a session, its daemon, and guests.
 
 A lab that goes away says nothing about the product: such a test is reported as "lab lost", neither passed nor
 failed, the session ends there, and pytest's exit status is 3.
 
     XENVIRTIO_LAB=name        which lab (default: tests); one that is up already is used as it is and stays up
     --lab-release bookworm    on which Debian and Xen
-    -n 2 --dist loadfile      two labs, name-gw0 and name-gw1, each with files of its own
 """
 
 from __future__ import annotations
@@ -28,16 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 LOST_STATUS = 3
+_LOST = pytest.StashKey[str]()
 _MARK = "lab_lost"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab-release", default="trixie", help="Debian release of the lab (trixie, bookworm)")
     parser.addoption("--rounds", default="20", help="attach and detach so often (20)")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.pluginmanager.register(LostLab())
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,41 +52,35 @@ def pytest_runtest_makereport(
         reason = f"lab lost: {call.excinfo.value}"
         report.outcome = "skipped"
         report.longrepr = (str(item.path), item.reportinfo()[1] or 0, reason)
-        setattr(report, _MARK, reason)
+        setattr(report, _MARK, True)
         item.session.shouldstop = reason
+        item.config.stash[_LOST] = reason
     return report
 
 
-class LostLab:
-    """Tells of a lab that was lost, also in another process: reports reach all of them."""
+def pytest_report_teststatus(report: Any) -> tuple[str, str, str] | None:
+    return ("lab lost", "L", "LAB LOST") if getattr(report, _MARK, False) else None
 
-    def __init__(self) -> None:
-        self._reason: str | None = None
 
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self._reason = getattr(report, _MARK, self._reason)
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _LOST in session.config.stash:
+        session.exitstatus = LOST_STATUS
 
-    def pytest_report_teststatus(self, report: pytest.TestReport) -> tuple[str, str, str] | None:
-        return ("lab lost", "L", "LAB LOST") if hasattr(report, _MARK) else None
 
-    @pytest.hookimpl(trylast=True)
-    def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        if self._reason is not None:
-            session.exitstatus = LOST_STATUS
-
-    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
-        if self._reason is not None:
-            terminalreporter.section("lab lost", red=True)
-            terminalreporter.line(f"{self._reason}\nTests after this one did not run. See: xenvirtio lab log")
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    reason = config.stash.get(_LOST, None)
+    if reason is not None:
+        terminalreporter.section("lab lost", red=True)
+        terminalreporter.line(f"{reason}\nThe tests after this point did not run. See: xenvirtio lab log")
 
 
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     release = request.config.getoption("--lab-release")
-    name = os.environ.get("XENVIRTIO_LAB", "tests")
-    if process := os.environ.get("PYTEST_XDIST_WORKER"):
-        name = f"{name}-{process}"
-    made = Lab(name, release, progress=progress_for(sys.__stderr__ or sys.stderr))
+    made = Lab(
+        os.environ.get("XENVIRTIO_LAB", "tests"), release, progress=progress_for(sys.__stderr__ or sys.stderr)
+    )
     was_up = made.status().running
     made.up()
     yield made

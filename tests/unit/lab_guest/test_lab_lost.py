@@ -35,11 +35,11 @@ CALL = {"where": "call", "argument": "", "body": 'raise LabLost("the machine wen
 SETUP = {"where": "setup", "argument": "losing", "body": "pass"}
 
 
-def session(folder: Path, tests: str, *options: str) -> subprocess.CompletedProcess[str]:
+def session(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
     shutil.copy(ROOT / "tests/lab/conftest.py", folder)
     (folder / "test_it.py").write_text(tests)
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *options, str(folder)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": f"{Path(xenvirtio.__file__).parents[1]}:{ROOT}"},
         capture_output=True,
@@ -49,11 +49,10 @@ def session(folder: Path, tests: str, *options: str) -> subprocess.CompletedProc
 
 
 @pytest.mark.parametrize("place", [CALL, SETUP], ids=["call", "setup"])
-@pytest.mark.parametrize("options", [(), ("-n", "1", "--dist", "loadfile")], ids=["one", "of several"])
 def test_a_lost_lab_has_its_own_outcome_and_exit_status_and_ends_the_session(
-    tmp_path: Path, place: dict[str, str], options: tuple[str, ...]
+    tmp_path: Path, place: dict[str, str]
 ) -> None:
-    done = session(tmp_path, TESTS.format(**place), *options)
+    done = session(tmp_path, TESTS.format(**place))
     assert done.returncode == 3, done.stdout + done.stderr
     assert "lab lost: the machine went away" in done.stdout
     assert "1 passed" in done.stdout

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pytest
+
 from xenvirtio.errors import LabError
+from xenvirtio.lab import Completed
 from xenvirtio.lab.guest import TOOLS_DISK, Disk, Guest, GuestConfig, Nic
+from xenvirtio.spec.xenbus import MemoryAccess
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from contextlib import ExitStack
 
     from xenvirtio.lab import Lab
     from xenvirtio.lab.guest import Backend
 
 MIB = 1 << 20
+#: for tests of the session's guest that memory access has nothing to do with
+GRANT_ONLY = pytest.mark.parametrize("guest", [MemoryAccess.GRANT], indirect=True)
 DISK_BYTES = 512 * MIB
 ADDRESS = "10.77.0.2/24"
 #: waits, in a guest, at most 30 s for vda
@@ -106,6 +114,41 @@ def usual_config(lab: Lab, name: str, mode: str) -> GuestConfig:
     return GuestConfig(
         name, disks=(Disk(image), TOOLS_DISK), nics=(Nic(),), address=ADDRESS, memory_access=mode
     )
+
+
+#: in dom0: `xenvirtio create` for each path, in one process; Python's start takes longest there
+_CREATE_EACH = """
+import contextlib, io, json, sys
+from xenvirtio.cli.main import main
+done = []
+for path in sys.argv[1:]:
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said):
+        try:
+            main(["create", path])
+            status = 0
+        except SystemExit as exit:
+            status = exit.code
+    done.append((status, said.getvalue()))
+print(json.dumps(done))
+"""
+
+
+def create_each(lab: Lab, configs: Sequence[GuestConfig]) -> list[Completed]:
+    """`xenvirtio create` of configurations with mistakes, one after the other: what it said of each."""
+    paths = [f"/run/create-each/{number}.cfg" for number in range(len(configs))]
+    texts = "".join(config.text() + "\0" for config in configs)
+    split = "import sys; [open(p, 'w').write(t) for p, t in zip(sys.argv[1:], sys.stdin.read().split('\\0'))]"
+    lab.run("mkdir -p /run/create-each").check()
+    lab.run(["python3", "-c", split, *paths], stdin=texts).check()
+    output = lab.run([python(lab), "-c", _CREATE_EACH, *paths], timeout=30 + 10 * len(paths)).check().stdout
+    answers = json.loads(output.splitlines()[-1])
+    return [Completed(("xenvirtio", "create"), status, "", said) for status, said in answers]
+
+
+def python(lab: Lab) -> str:
+    """That of the xenvirtio in dom0."""
+    return lab.run("sed -n '1s/^#!//p' \"$(command -v xenvirtio)\"").check().stdout.strip()
 
 
 def wait_for_address(guest: Guest) -> None:

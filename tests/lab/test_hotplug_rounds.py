@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.lab_rig import MIB, GuestMaker, make_image, wait_for_address
+from tests.lab.lab_rig import MIB, GuestMaker, make_image, python, wait_for_address
 from xenvirtio.lab.guest import Disk, GuestConfig, Nic
 from xenvirtio.lab.soak.grants import grants
 
@@ -95,11 +95,6 @@ class Figures:
             | {"guest-devices": devices, "guest-slab": slab}
             | {"grants-mapped": table.active, "grant-frames": table.frames, "grants": int(granted)}
         )
-
-
-def python(lab: Lab) -> str:
-    """That of the xenvirtio in dom0."""
-    return lab.run("sed -n '1s/^#!//p' \"$(command -v xenvirtio)\"").check().stdout.strip()
 
 
 @pytest.mark.timeout(1800)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, cast
 
-from tests.lab.lab_rig import MIB, device_of
+from tests.lab.lab_rig import GRANT_ONLY, MIB, device_of
 
 if TYPE_CHECKING:
     from xenvirtio.lab import Lab
@@ -28,6 +28,7 @@ def test_each_device_has_its_row_with_what_it_uses(guest: Guest, backend: Backen
     assert "xenbr0" in str(device_of(backend, guest.name, "eth0")["backing"])
 
 
+@GRANT_ONLY
 def test_counters_grow_with_what_the_guest_does(guest: Guest, backend: Backend) -> None:
     before = _numbers(device_of(backend, guest.name, "vda")["counters"])
     guest.run("dd if=/dev/zero of=/dev/vda bs=1M count=8 conv=notrunc,fsync", timeout=90)
@@ -37,6 +38,7 @@ def test_counters_grow_with_what_the_guest_does(guest: Guest, backend: Backend) 
     assert max(grown.values(), default=0) >= 8 * MIB, grown
 
 
+@GRANT_ONLY
 def test_rates_are_of_the_time_between_two_readings(guest: Guest, lab: Lab) -> None:
     guest.run(
         "(while [ ! -e /tmp/stop ]; do dd if=/dev/zero of=/dev/vda bs=64k count=64 oflag=direct; done) "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.lab_rig import ADDRESS, DISK_APPEARS, DISK_BYTES, MIB, device_of, md5_in_dom0
+from tests.lab.lab_rig import ADDRESS, DISK_APPEARS, DISK_BYTES, GRANT_ONLY, MIB, device_of, md5_in_dom0
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,6 +75,7 @@ done
 """
 
 
+@GRANT_ONLY
 def test_with_depmods_data_the_modules_load_by_their_devices_aliases(guest: Guest, backend: Backend) -> None:
     """No module is named: depmod's tables, and the alias that each device shows."""
     guest.run(UNLOAD, timeout=90)
@@ -88,6 +89,7 @@ def test_with_depmods_data_the_modules_load_by_their_devices_aliases(guest: Gues
     assert guest.sysfs("bus/xen/devices/virtio-0/modalias") == "xen:virtio"
 
 
+@GRANT_ONLY
 def test_by_hand_the_modules_load_in_the_documented_order(guest: Guest, backend: Backend) -> None:
     guest.run(UNLOAD, timeout=90)
     guest.run(LOAD_BY_HAND, timeout=90)
@@ -118,6 +120,7 @@ def test_nothing_leaks_over_loads(guest: Guest) -> None:
     assert slab_after - slab < 1024
 
 
+@GRANT_ONLY
 def test_a_disk_unbound_from_its_driver_and_bound_again_works(guest: Guest) -> None:
     guest.run(
         "set -e; device=$(basename $(readlink -f /sys/block/vda/device)); "

@@ -34,7 +34,7 @@ def test_the_nic_is_virtio_with_the_mac_that_it_was_given(guest: Guest, lab: Lab
 
 
 def test_no_ping_is_lost_from_the_guest(guest: Guest) -> None:
-    output = guest.run(f"ping -c {PINGS} -i 0.2 -W 5 {tcp.DOM0}", timeout=120).output
+    output = guest.run(f"ping -c {PINGS} -i 0.05 -W 5 {tcp.DOM0}", timeout=120).output
     assert _COUNTS.findall(output) == [(str(PINGS), str(PINGS))]
 
 
@@ -42,7 +42,7 @@ def test_no_ping_is_lost_from_the_guest(guest: Guest) -> None:
 def test_no_ping_is_lost_to_the_guest_whatever_its_size(guest: Guest, lab: Lab, size: int) -> None:
     address = ADDRESS.partition("/")[0]
     output = lab.run(
-        ["ping", "-c", str(PINGS), "-i", "0.2", "-W", "5", "-s", str(size), address], timeout=120
+        ["ping", "-c", str(PINGS), "-i", "0.05", "-W", "5", "-s", str(size), address], timeout=120
     )
     assert _COUNTS.findall(output.stdout) == [(str(PINGS), str(PINGS))]
     assert guest.name  # the guest answered

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 KIB, MIB = 1 << 10, 1 << 20
 #: fewer samples say nothing
-SAMPLES_MIN = 12
+SAMPLES_MIN = 8
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class Amounts:
     """How much data goes through a guest's devices, in bytes, and whether fio counts requests."""
 
     disk: int = 64 * MIB
-    tcp: int = 8 * MIB  # each way
+    tcp: int = 4 * MIB  # each way
     fio: bool = True
 
 
@@ -87,9 +87,8 @@ class Show:
         size = proofs.disk_size(guest, DISK)
         kernel = guest.run("uname -r").output.strip()
         transport, access = (_of_disk(guest, name) for name in ("transport", "memory_access"))
-        with stage(f"write {count // MIB} MiB of random data to {DISK}, read them back", limit=240):
+        with stage(f"write {count // MIB} MiB of random data to {DISK}", limit=240):
             md5 = proofs.write_disk(guest, DISK, count)
-            in_guest = proofs.disk_md5_in_guest(guest, DISK, count) == md5
         with stage(f"ping and TCP through {NIC}", limit=240):
             nic = proofs.nic(guest, NIC, self.amounts.tcp)
         devices = self._devices()
@@ -100,7 +99,8 @@ class Show:
         comparing = pool.submit(proofs.disk_md5_in_dom0, self.lab, self.image, count)
         with stage("start again: is the data there, and in the image in dom0?", limit=240):
             again = stack.enter_context(Guest.create(self.lab, config))
-            survived = proofs.disk_md5_in_guest(again, DISK, count) == md5
+            # Nothing of it can be in the memory of a guest that has just booted.
+            in_guest = proofs.disk_md5_in_guest(again, DISK, count) == md5
             in_dom0 = comparing.result() == md5
         iops = {}
         if self.amounts.fio:
@@ -113,7 +113,7 @@ class Show:
             bytes_written=count,
             bytes_verified_in_guest=count if in_guest else 0,
             bytes_verified_in_dom0=count if in_dom0 else 0,
-            survived_guest_restart=survived,
+            survived_guest_restart=in_guest,
             iops=iops,
         )
         return GuestResult(

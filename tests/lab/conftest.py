@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
 LOST_STATUS = 3
+#: of the session's guest, which may live beside those of other tests
+SESSION_ADDRESS = "10.77.0.9/24"
 _LOST = pytest.StashKey[str]()
 _MARK = "lab_lost"
 
@@ -111,5 +113,5 @@ def guest(request: pytest.FixtureRequest, lab: Lab, backend: Backend) -> Iterato
     mode = request.param
     before = traces(lab)
     with ExitStack() as stack:
-        yield GuestMaker(lab, backend, stack).usual(f"t-{mode}", mode)
+        yield GuestMaker(lab, backend, stack).usual(f"t-{mode}", mode, SESSION_ADDRESS)
     assert traces_after(lab, before) == before

@@ -101,18 +101,18 @@ class GuestMaker:
             raise
         return self.stack.enter_context(guest)
 
-    def usual(self, name: str, mode: str) -> Guest:
+    def usual(self, name: str, mode: str, address: str = ADDRESS) -> Guest:
         """A guest with vda (512 MiB, empty), the tools as vdb and mounted, and eth0 with an address."""
-        guest = self.create(usual_config(self.lab, name, mode))
+        guest = self.create(usual_config(self.lab, name, mode, address))
         guest.mount_tools()
         return guest
 
 
-def usual_config(lab: Lab, name: str, mode: str) -> GuestConfig:
+def usual_config(lab: Lab, name: str, mode: str, address: str = ADDRESS) -> GuestConfig:
     """The configuration of GuestMaker.usual, with a new image."""
     image = make_image(lab, f"/root/{name}.img")
     return GuestConfig(
-        name, disks=(Disk(image), TOOLS_DISK), nics=(Nic(),), address=ADDRESS, memory_access=mode
+        name, disks=(Disk(image), TOOLS_DISK), nics=(Nic(),), address=address, memory_access=mode
     )
 
 
@@ -153,11 +153,8 @@ def python(lab: Lab) -> str:
 
 def wait_for_address(guest: Guest) -> None:
     """Until the guest's eth0 is up with its address, at most 30 s."""
-    guest.run(
-        f"n=0; until ip address show eth0 | grep -q '{ADDRESS}' && [ -e /sys/class/net/eth0/carrier ]; do "
-        "n=$((n + 1)); [ $n -lt 60 ] || exit 1; sleep 0.5; done",
-        timeout=60,
-    )
+    there = f"ip address show eth0 | grep -q '{guest.config.address}' && [ -e /sys/class/net/eth0/carrier ]"
+    guest.run(f"n=0; until {there}; do n=$((n + 1)); [ $n -lt 60 ] || exit 1; sleep 0.5; done", timeout=60)
 
 
 def device_of(backend: Backend, guest: str, device: str) -> dict[str, object]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.lab_rig import ADDRESS, DISK_APPEARS, DISK_BYTES, GRANT_ONLY, MIB, device_of, md5_in_dom0
+from tests.lab.lab_rig import DISK_APPEARS, DISK_BYTES, GRANT_ONLY, MIB, device_of, md5_in_dom0
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +27,7 @@ def _as_it_was(guest: Guest) -> Iterator[None]:
     """Other tests use this guest: its tools and its address come back."""
     yield
     guest.mount_tools()
-    guest.run(f"ip address add {ADDRESS} dev eth0 2>/dev/null; ip link set eth0 up")
+    guest.run(f"ip address add {guest.config.address} dev eth0 2>/dev/null; ip link set eth0 up")
 
 
 def test_unloaded_and_loaded_again_the_devices_work(guest: Guest, backend: Backend, lab: Lab) -> None:

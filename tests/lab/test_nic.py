@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.lab_rig import ADDRESS, MIB, wait_for_address
+from tests.lab.lab_rig import MIB, wait_for_address
 from xenvirtio.lab.guest import tcp
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def test_no_ping_is_lost_from_the_guest(guest: Guest) -> None:
 
 @pytest.mark.parametrize("size", [56, 1472, 8000])
 def test_no_ping_is_lost_to_the_guest_whatever_its_size(guest: Guest, lab: Lab, size: int) -> None:
-    address = ADDRESS.partition("/")[0]
+    address = (guest.config.address or "").partition("/")[0]
     output = lab.run(
         ["ping", "-c", str(PINGS), "-i", "0.05", "-W", "5", "-s", str(size), address], timeout=120
     )

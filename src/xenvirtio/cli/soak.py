@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     "--minutes", type=click.FloatRange(min=1), default=20, help="How long the guests are under load."
 )
 @click.option("--types", default="pv,pvh,hvm", help="Guests, side by side.")
-@click.option("--memory-access", "-m", default="grant", help="grant, foreign, or both: a guest for each.")
+@click.option(
+    "--memory-access", "-m", default="grant", help="grant, foreign, or grant,foreign: a guest for each."
+)
 @release_option
 @output_option("build/soak.json")
 def app(minutes: float, types: str, memory_access: str, release: str, output: Path) -> None:

@@ -90,7 +90,7 @@ def build(tree: Path, kernel: str) -> bytes:
     modules = tree / "usr/lib/modules" / kernel
     busybox = next((p for p in (tree / "usr/bin/busybox", tree / "bin/busybox") if p.is_file()), None)
     if busybox is None:
-        raise LabError("the image has no busybox", hint="xenvirtio lab destroy --images && xenvirtio lab up")
+        raise LabError("the image has no busybox", hint="xenvirtio lab destroy --all && xenvirtio lab up")
     archive = Newc()
     for name in ("bin", "dev", "proc", "sys", "root", "modules"):
         archive.directory(name)

@@ -72,7 +72,7 @@ class GuestResult:
             copied, mapped = counters.get("grants_copied", 0), counters.get("frames_mapped", 0)
             if not (copied > 0 if self.memory_access == "grant" else mapped > 0 and copied == 0):
                 return False
-        return bool(self.backend)
+        return self.backend.keys() == {self.disk.device, self.nic.device}
 
     @property
     def ok(self) -> bool:

@@ -73,7 +73,7 @@ def kernel_release(tree: Path) -> str:
     found = [path.parent.name for path in tree.glob("usr/lib/modules/*/modules.dep")]
     if not found:
         raise LabError(
-            f"no kernel is installed in {tree}", hint="xenvirtio lab destroy --images && xenvirtio lab up"
+            f"no kernel is installed in {tree}", hint="xenvirtio lab destroy --all && xenvirtio lab up"
         )
     return max(found, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 

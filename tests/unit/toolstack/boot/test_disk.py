@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,9 +55,8 @@ def test_root_sees_the_image_and_cannot_write_it(tmp_path: Path) -> None:
             with pytest.raises(OSError, match=r"denied|Read-only|not permitted|Input/output"):
                 _write(node)
         assert image.read_bytes()[:512] == b"x" * 512
-    except XenvirtioError as error:
-        with suppress(MissingDependency):
-            pytest.skip(f"no loop devices or nodes here: {error.message}")
+    except MissingDependency as error:
+        pytest.skip(f"no loop devices here: {error.message}")
     except PermissionError:
         pytest.skip("device nodes cannot be opened here")
     assert not (tmp_path / "node").exists()

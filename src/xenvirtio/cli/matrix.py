@@ -22,16 +22,23 @@ def app(releases: tuple[str, ...], output: Path, document: Path | None) -> None:
     Exit status 0 only if every cell is right.
     """
     from xenvirtio.cli.results import ResultFile
+    from xenvirtio.errors import UsageError
     from xenvirtio.lab import debian
     from xenvirtio.lab.matrix import rewrite, run
     from xenvirtio.lab.matrix.table import table
     from xenvirtio.lab.stages import progress_for
 
+    if releases and document is not None:
+        raise UsageError(
+            "the document's table is of every release", hint="without --release, or without --document"
+        )
+    for release in releases:
+        debian.release(release)
     file = ResultFile(output)
     cells = run(releases or tuple(debian.RELEASES), progress_for(sys.stderr))
+    file.write([cell.as_json() for cell in cells])
+    print(table(cells), end="")
     if document is not None:
         rewrite(document, cells)
-    print(table(cells), end="")
-    file.write([cell.as_json() for cell in cells])
     if not all(cell.ok for cell in cells):
         sys.exit(1)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.lab_demo.test_report import guest
+from xenvirtio.cli.matrix import app
 from xenvirtio.errors import LabError, UsageError
-from xenvirtio.lab.matrix import Cell, rewrite
+from xenvirtio.lab.matrix import Cell, rewrite, run
 from xenvirtio.lab.matrix.table import BEGIN, END, table
+from xenvirtio.lab.stages import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,3 +57,22 @@ def test_a_document_without_a_place_is_refused_and_kept(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no place"):
         rewrite(document, CELLS)
     assert document.read_text() == f"before {BEGIN}"
+
+
+def test_a_lab_that_does_not_come_up_fails_its_own_cells_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_lab(name: str, *_: object, **__: object) -> None:
+        raise LabError(f"no {name}")
+
+    monkeypatch.setattr(sys.modules["xenvirtio.lab.matrix.run"], "Lab", no_lab)
+    cells = run(["trixie", "bookworm"], Progress())
+    assert [cell.xen for cell in cells] == ["4.20"] * 6 + ["4.17"] * 6
+    assert not any(cell.ok for cell in cells)
+    assert cells[0].proofs == {"error": "no matrix-trixie"}
+
+
+def test_the_table_of_some_releases_does_not_replace_that_of_all(tmp_path: Path) -> None:
+    document = tmp_path / "parity.md"
+    document.write_text(f"{BEGIN}\n{END}\n")
+    command = ["-r", "trixie", "-d", str(document), "-o", str(tmp_path / "matrix.json")]
+    with pytest.raises(UsageError, match="every release"):
+        app.main(command, standalone_mode=False)

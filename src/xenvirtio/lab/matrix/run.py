@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import XenvirtioError
-from xenvirtio.lab import Lab
+from xenvirtio.lab import Lab, debian
 from xenvirtio.lab.demo.run import facts
 from xenvirtio.lab.demo.show import SHORT, Show
 from xenvirtio.lab.guest import TYPES, Backend
@@ -21,25 +21,29 @@ ACCESSES = (MemoryAccess.GRANT, MemoryAccess.FOREIGN)
 
 
 def run(releases: Sequence[str], progress: Progress) -> list[Cell]:
-    """The cells of each Debian release, in order. Raises XenvirtioError if a lab does not come up."""
-    cells = []
-    for release in releases:
-        with Lab(f"matrix-{release}", release, progress=progress) as lab:
-            cells += _of_lab(lab, progress)
-    return cells
+    """The cells of each Debian release, in order. A lab that is lost fails its own."""
+    return [cell for release in releases for cell in _of_release(release, progress)]
 
 
-def _of_lab(lab: Lab, progress: Progress) -> list[Cell]:
-    backend = Backend(lab)
-    backend.start()
-    here = facts(lab)
-
-    def cell(number: int, kind: str, access: str) -> Cell:
-        show = Show(lab, backend, progress, f"{kind}-{access}", kind, access, number, SHORT)
-        try:
-            return Cell.shown(here["xen"], show.run(), access)
-        except XenvirtioError as error:
-            return Cell.failed(here["xen"], here["kernel"], kind, access, error)
-
+def _of_release(release: str, progress: Progress) -> list[Cell]:
     wanted = [(kind, access) for kind in TYPES for access in ACCESSES]
-    return [cell(number, *each) for number, each in enumerate(wanted)]
+    try:
+        with Lab(f"matrix-{release}", release, progress=progress) as lab:
+            backend = Backend(lab)
+            backend.start()
+            here = facts(lab)
+            shows = [
+                Show(lab, backend, progress, f"{kind}-{access}", kind, access, number, SHORT)
+                for number, (kind, access) in enumerate(wanted)
+            ]
+            return [_cell(show, here) for show in shows]
+    except XenvirtioError as error:  # a cell's own errors are in the cell: nothing could be shown at all
+        xen = debian.release(release).xen
+        return [Cell.failed(xen, "unknown", kind, access, error) for kind, access in wanted]
+
+
+def _cell(show: Show, here: dict[str, str]) -> Cell:
+    try:
+        return Cell.shown(here["xen"], show.run(), show.memory_access)
+    except XenvirtioError as error:
+        return Cell.failed(here["xen"], here["kernel"], show.type, show.memory_access, error)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from xenvirtio.errors import LabError, LabLost
-from xenvirtio.lab.guest import GuestConfig, GuestLost, start_again
+from xenvirtio.lab.guest import GuestConfig, GuestLost
+from xenvirtio.lab.guest.lost import start_again
 from xenvirtio.lab.results import Completed
 from xenvirtio.toolstack.nodes import words
 from xenvirtio.transport.xenbus.states import XenbusState

@@ -70,8 +70,12 @@ def test_grants_as_xen_counts_them() -> None:
     assert parse(text) == {0: Grants(0, 1, 2), 3: Grants(2, 4, 0)}
 
 
-def test_a_sample_is_names_and_numbers() -> None:
-    assert parse_sample("available 4096\nslab 8192\n", "web.") == {"web.available": 4096, "web.slab": 8192}
+def test_a_sample_is_names_and_numbers_and_one_that_was_cut_off_is_left_out() -> None:
+    text = "available 4096\nslab 8192\n--\navailable 4097\nslab 8193\n--\navail"
+    assert parse_sample(text, "web.") == [
+        {"web.available": 4096, "web.slab": 8192},
+        {"web.available": 4097, "web.slab": 8193},
+    ]
 
 
 def test_each_type_in_each_mode() -> None:

@@ -51,7 +51,7 @@ class FakeGuest:
     config: GuestConfig = CONFIG
     answers: dict[str, str] = field(
         default_factory=lambda: {
-            "MemAvailable": "available 4096\nslab 8192\n",
+            "cat /run/soak/samples": "available 4096\nslab 8192\n--\n" * 12,
             "uname -r": "6.12\nxenbus\ngrant\n",
             "cat passes": " 512 512 0\n--\n",
             "iperf.status": "0\n" + json.dumps(IPERF),
@@ -88,7 +88,7 @@ class FakeLab:
         if "debug-keys" in text:
             self.write(GRANTS)
         answers = {
-            "daemon=": "supervisor.rss 1000\nsupervisor.fds 9\nworker.5.rss 2000\ndom0.ports 40\n",
+            "cat /run/soak/samples": "supervisor.rss 1000\nworker.5.fds 9\ndom0.ports 40\n--\n" * 12,
             "xl info xen_version": "4.20.0\n6.12\n",
             "md5sum": f"{MD5}  /var/tmp/soak/a.img\n",
             **self.said,
@@ -149,6 +149,17 @@ def test_what_xen_and_dom0_say_under_load_counts(lab: FakeLab, monkeypatch: pyte
     assert result.xen_messages.unexpected == ("grant_table.c:1: Bad flags",)
     assert not result.dom0_messages.ok
     assert not result.ok
+
+
+def test_too_few_samples_do_not_hide_the_rest(lab: FakeLab) -> None:
+    guest = FakeGuest()
+    guest.answers["cat /run/soak/samples"] = "available 4096\n--\navailable 40"
+    result = run(lab, guest)
+    assert not result.ok
+    assert result.as_json()["guests"][0]["ok"]
+    assert "whether anything grows in soak-pv-grant is not known: 1 samples" in report(result)
+    assert "4 figures" not in report(result)
+    assert "3 figures of dom0, 12 times: 0 have grown" in report(result)
 
 
 def test_a_plan_reads_minutes() -> None:

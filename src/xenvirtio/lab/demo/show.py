@@ -13,7 +13,6 @@ from xenvirtio.lab.demo import proofs
 from xenvirtio.lab.demo.results import DiskProof, GuestResult
 from xenvirtio.lab.guest.config import TOOLS_DISK, Disk, GuestConfig, Nic
 from xenvirtio.lab.guest.guest import Guest
-from xenvirtio.lab.guest.lost import start_again
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -70,12 +69,8 @@ class Show:
             address=f"10.77.0.{self.number + 2}/24",
             memory_access=self.memory_access,
         )
-
-        def attempt() -> GuestResult:
-            with ExitStack() as stack:
-                return self._run(stack, config)
-
-        return start_again(self.lab, config, attempt)
+        with ExitStack() as stack:
+            return self._run(stack, config)
 
     def _run(self, stack: ExitStack, config: GuestConfig) -> GuestResult:
         stage, count = self._stage, self.amounts.disk

@@ -7,7 +7,7 @@ from xenvirtio.lab.guest.backend import Backend
 from xenvirtio.lab.guest.channel import Answer, GuestGone
 from xenvirtio.lab.guest.config import TOOLS_DISK, TYPES, Disk, GuestConfig, Nic
 from xenvirtio.lab.guest.guest import Guest, start
-from xenvirtio.lab.guest.lost import GuestLost, start_again
+from xenvirtio.lab.guest.lost import GuestLost
 
 __all__ = [
     "TOOLS_DISK",
@@ -21,5 +21,4 @@ __all__ = [
     "GuestLost",
     "Nic",
     "start",
-    "start_again",
 ]

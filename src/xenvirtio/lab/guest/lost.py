@@ -1,7 +1,8 @@
-"""HVM guests that the emulator lost, and not xenvirtio: told from failures, and started again.
+"""HVM guests that the emulator lost while they booted, and not xenvirtio: told from failures, started again.
 
 Under emulated SVM an HVM guest now and then takes a triple fault, with QEMU's own devices, too; Xen's log has
 it. Since each type of guest has an emulated processor of its own (config.PROCESSORS) it was not seen again.
+Only a boot is excused: a guest that is lost later fails what it was for.
 """
 
 from __future__ import annotations

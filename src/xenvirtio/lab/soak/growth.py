@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
-from xenvirtio.errors import LabError
-
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -65,22 +63,34 @@ class Growth:
         return self.grown <= self.bound
 
 
-def growth(samples: Sequence[Mapping[str, int]]) -> list[Growth]:
-    """Of samples at even distances; raises LabError if they are too few or do not fit each other."""
+@dataclass(frozen=True)
+class Steadiness:
+    """One place's figures; `unknown` says why nothing can be told of them."""
+
+    growth: tuple[Growth, ...] = ()
+    unknown: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return bool(self.growth) and all(each.ok for each in self.growth)
+
+
+def growth(samples: Sequence[Mapping[str, int]]) -> Steadiness:
+    """Of one place's samples, at even distances."""
     if len(samples) < SAMPLES_MIN:
-        raise LabError(f"{len(samples)} samples say nothing about growth", hint="a longer run: --minutes")
+        return Steadiness(unknown=f"{len(samples)} samples say nothing; {SAMPLES_MIN} are needed")
     metrics = samples[0].keys()
     for each in samples:
         if each.keys() != metrics:
             changed = ", ".join(sorted(each.keys() ^ metrics))
-            raise LabError(f"a process or a guest came or went under the load: {changed}")
+            return Steadiness(unknown=f"a process came or went under the load: {changed}")
     half = samples[len(samples) // 2 :]
     third = len(half) // 3
-    found = []
-    for metric in metrics:
-        bound = next(each for each in BOUNDS if fnmatch.fnmatch(metric, each.metric))
-        middle = round(median(each[metric] for each in half[:third]))
-        end = round(median(each[metric] for each in half[-third:]))
-        grown = middle - end if bound.free else end - middle
-        found.append(Growth(metric, middle, end, grown, bound.limit, bound.reason))
-    return found
+    return Steadiness(tuple(_of(metric, [each[metric] for each in half], third) for metric in metrics))
+
+
+def _of(metric: str, values: Sequence[int], third: int) -> Growth:
+    bound = next(each for each in BOUNDS if fnmatch.fnmatch(metric, each.metric))
+    middle, end = round(median(values[:third])), round(median(values[-third:]))
+    grown = middle - end if bound.free else end - middle
+    return Growth(metric, middle, end, grown, bound.limit, bound.reason)

@@ -61,18 +61,27 @@ def _messages(who: str, said: Messages) -> Iterator[str]:
 
 
 def _growth(result: SoakResult) -> Iterator[str]:
-    grown = [each for each in result.growth if not each.ok]
-    yield (
-        f"  {_mark(not grown)} {len(result.growth)} figures of memory, ports and descriptors, "
-        f"{len(result.samples)} times: {len(grown)} have grown over the second half"
-    )
-    yield from (
-        f"      {each.metric}: {each.middle} to {each.end}, by {each.grown}; at most {each.bound}"
-        for each in grown
-    )
-    sizes = [each for each in result.growth if each.metric.endswith(".rss")]
-    told = ", ".join(f"{each.metric.removesuffix('.rss')} {each.end / MIB:.1f} MiB" for each in sizes)
-    yield f"      resident: {told}"
+    for place, found in result.growth.items():
+        if found.unknown:
+            yield f"  {_mark(False)} whether anything grows in {place} is not known: {found.unknown}"
+            continue
+        grown = [each for each in found.growth if not each.ok]
+        times = len(result.samples[place])
+        yield (
+            f"  {_mark(found.ok)} {len(found.growth)} figures of {place}, {times} times: "
+            f"{len(grown)} have grown over the second half"
+        )
+        yield from (
+            f"      {each.metric}: {each.middle} to {each.end}, by {each.grown}; at most {each.bound}"
+            for each in grown
+        )
+    sizes = [each for found in result.growth.values() for each in found.growth]
+    told = [
+        f"{each.metric.removesuffix('.rss')} {each.end / MIB:.1f} MiB"
+        for each in sizes
+        if each.metric.endswith(".rss")
+    ]
+    yield f"      resident: {', '.join(told) or 'not known'}"
 
 
 def _mark(good: bool) -> str:

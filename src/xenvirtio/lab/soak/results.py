@@ -9,9 +9,9 @@ from xenvirtio.errors import UsageError
 from xenvirtio.spec.xenbus import MemoryAccess
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from xenvirtio.lab.soak.growth import Growth
+    from xenvirtio.lab.soak.growth import Steadiness
     from xenvirtio.lab.soak.load import DiskLoad, TcpLoad
     from xenvirtio.lab.soak.messages import Messages
 
@@ -95,13 +95,13 @@ class SoakResult:
     dom0_messages: Messages
     xen_messages: Messages
     dom0_maptrack: tuple[int, int]  # pages in which Xen keeps what dom0 maps: before the load, after it
-    growth: tuple[Growth, ...]
-    samples: tuple[Mapping[str, int], ...]
+    growth: Mapping[str, Steadiness]  # of dom0 and of each guest
+    samples: Mapping[str, Sequence[Mapping[str, int]]]  # likewise
 
     @property
     def ok(self) -> bool:
         kernels = self.dom0_messages.ok and self.xen_messages.ok
-        steady = bool(self.growth) and all(each.ok for each in self.growth)
+        steady = bool(self.growth) and all(each.ok for each in self.growth.values())
         steady = steady and self.dom0_maptrack[1] - self.dom0_maptrack[0] <= MAPTRACK_FRAMES
         return bool(self.guests) and all(guest.ok for guest in self.guests) and kernels and steady
 
@@ -109,7 +109,7 @@ class SoakResult:
         record = asdict(self)
         for guest, entry in zip(self.guests, record["guests"], strict=True):
             entry["ok"] = guest.ok
-        for each, entry in zip(self.growth, record["growth"], strict=True):
-            entry["ok"] = each.ok
+        for place, each in self.growth.items():
+            record["growth"][place]["ok"] = each.ok
         record["seconds"] = {name: round(value, 1) for name, value in self.seconds.items()}
         return {"ok": self.ok, **record}

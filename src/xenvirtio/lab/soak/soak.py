@@ -8,12 +8,11 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError
-from xenvirtio.lab.guest import TOOLS_DISK, Backend, Disk, Guest, GuestConfig, Nic, start_again, tcp
-from xenvirtio.lab.soak import load, messages
+from xenvirtio.lab.guest import TOOLS_DISK, Backend, Disk, Guest, GuestConfig, Nic, tcp
+from xenvirtio.lab.soak import load, messages, samples
 from xenvirtio.lab.soak.grants import Console, grants
 from xenvirtio.lab.soak.growth import SAMPLES_MIN, growth
 from xenvirtio.lab.soak.results import GuestResult, SoakResult
-from xenvirtio.lab.soak.samples import sample
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +28,7 @@ PORT = 5201
 MEMORY_MIB = 320
 #: for each wait of a guest's start, with the others beside it
 BOOT_SECONDS = 240.0
-#: seconds between samples, at most; a short run takes them oftener
+#: seconds between two samples; a short run takes them oftener
 SAMPLE_SECONDS = 20.0
 #: bytes by TCP each way, with digests, a few times under the load
 CHECKED_BYTES = 1 << 20
@@ -50,12 +49,8 @@ def run(lab: Lab, plan: Plan, progress: Progress) -> SoakResult:
         Backend(lab).start()
     configs = [_config(number, *kind) for number, kind in enumerate(plan.guests)]
 
-    def attempt() -> SoakResult:
-        with ExitStack() as stack:
-            return Soak(lab, plan, _boot(lab, configs, stack, progress), progress).run(begun)
-
-    # an HVM guest that the emulator loses under the load is none of ours: the run begins again
-    return start_again(lab, max(configs, key=lambda config: config.type == "hvm"), attempt)
+    with ExitStack() as stack:
+        return Soak(lab, plan, _boot(lab, configs, stack, progress), progress).run(begun)
 
 
 def _boot(lab: Lab, configs: list[GuestConfig], stack: ExitStack, progress: Progress) -> list[Guest]:
@@ -92,7 +87,6 @@ class Soak:
 
     def __init__(self, lab: Lab, plan: Plan, guests: list[Guest], progress: Progress) -> None:
         self._lab, self._plan, self._guests, self._progress = lab, plan, guests, progress
-        self._samples: list[dict[str, int]] = []
         self._checked = {guest.name: 0 for guest in guests}
 
     def run(self, begun: float) -> SoakResult:
@@ -110,6 +104,7 @@ class Soak:
         with progress.stage("Compare disks with images, read logs, count grants", limit=600):
             after = grants(self._lab)
             results = tuple(self._result(guest, before, after) for guest in self._guests)
+            taken = samples.collect(self._lab, self._guests)
             dom0_log = self._lab.run(AFTER_MARK).check().stdout
         xen, kernel = self._lab.run("xl info xen_version; uname -r").check().stdout.split()
         return SoakResult(
@@ -122,8 +117,8 @@ class Soak:
             dom0_messages=messages.kernel_messages(dom0_log),
             xen_messages=messages.xen_messages(xen_log),
             dom0_maptrack=(before[0].maptrack, after[0].maptrack),
-            growth=tuple(growth(self._samples)),
-            samples=tuple(self._samples),
+            growth={place: growth(each) for place, each in taken.items()},
+            samples=taken,
         )
 
     def _mark(self) -> None:
@@ -135,6 +130,7 @@ class Soak:
 
     def _load(self, stage: Stage) -> None:
         seconds, every = self._plan.seconds, min(SAMPLE_SECONDS, self._plan.seconds / SAMPLES_MIN / 2)
+        samples.start(self._lab, self._guests, round(seconds / every), every)
         for number in range(len(self._guests)):
             # one client, and gone; it must not hold the command's output open
             self._lab.run(
@@ -143,15 +139,12 @@ class Soak:
         for number, guest in enumerate(self._guests):
             load.start(guest, PORT + number, seconds)
         start = time.monotonic()
-        checks = 0
-        while (now := time.monotonic() - start) < seconds:
-            stage.say(f"{now:.0f} of {seconds} s")
-            self._samples.append(sample(self._lab, self._guests))
-            if now >= (checks + 1) * seconds / (CHECKS + 1):
-                checks += 1
-                self._check_tcp()
-            stage.check("a sample")
-            time.sleep(max(0.0, min(every * len(self._samples), seconds) - (time.monotonic() - start)))
+        for check in range(1, CHECKS + 1):
+            stage.say(f"TCP with digests, {check} of {CHECKS}, {seconds} s in all")
+            time.sleep(max(0.0, check * seconds / (CHECKS + 1) - (time.monotonic() - start)))
+            self._check_tcp()
+            stage.check("a transfer by TCP")
+        time.sleep(max(0.0, seconds - (time.monotonic() - start)))
         stage.say("the last pass of each fio")
         for guest in self._guests:
             load.wait(guest)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,18 @@ import pytest
 
 from tests.lab.lab_rig import GuestMaker, traces, traces_after
 from xenvirtio.errors import LabLost
-from xenvirtio.lab import Lab
-from xenvirtio.lab.guest import Backend, Guest
+from xenvirtio.lab import Lab, debian
+from xenvirtio.lab.guest import Backend, Guest, debian_image
+from xenvirtio.lab.modulecheck import check
+from xenvirtio.lab.paths import Cache
+from xenvirtio.lab.payload import Sources
 from xenvirtio.lab.stages import progress_for
 from xenvirtio.spec.xenbus import MemoryAccess
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Callable, Generator, Iterator, Mapping
+
+    from xenvirtio.lab.guest.debian_image import DebianImage
 
 LOST_STATUS = 3
 #: of the session's guest, which may live beside those of other tests
@@ -43,6 +49,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("timeout") is None:
             item.add_marker(pytest.mark.timeout(420))
+
+
+class Meanwhile:
+    """Jobs on the host that take a minute and no lab: one after the other, beside the first tests."""
+
+    def __init__(self, release: debian.Release, pool: ThreadPoolExecutor, wanted: set[str]) -> None:
+        """Begins those whose fixture is among the `wanted`."""
+        cache, sources = Cache.of(os.environ), Sources.find(os.environ)
+        progress = progress_for(sys.__stderr__ or sys.stderr)
+        if "debian_disk" in wanted:
+            self.debian_disk = pool.submit(debian_image.ensure, cache, release, sources, progress).result
+        if "module_checks" in wanted:
+            self.module_checks = {
+                name: pool.submit(check, cache, name, sources.root / "guest/linux", progress).result
+                for name in debian.RELEASES
+            }
 
 
 @pytest.hookimpl(wrapper=True)
@@ -88,6 +110,27 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
     yield made
     if not was_up:
         made.down()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def meanwhile(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Meanwhile]:
+    """Begins what the session's tests will ask for, on the processor time that the lab leaves."""
+    wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
+    with ThreadPoolExecutor(1) as pool:
+        yield Meanwhile(lab.release, pool, wanted)
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="session")
+def debian_disk(meanwhile: Meanwhile) -> DebianImage:
+    """A disk with Debian on it, for a guest that boots from it."""
+    return meanwhile.debian_disk()
+
+
+@pytest.fixture(scope="session")
+def module_checks(meanwhile: Meanwhile) -> Mapping[str, Callable[[], str]]:
+    """What the module's static checks say, by release; raises what the check raises."""
+    return meanwhile.module_checks
 
 
 @pytest.fixture(scope="session")

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab.lab_rig import traces, traces_after
-from xenvirtio.lab.guest import debian_image
 from xenvirtio.lab.guest.debian_guest import MAC, DebianGuest, Dhcp
-from xenvirtio.lab.paths import Cache
-from xenvirtio.lab.payload import Sources
-from xenvirtio.lab.stages import progress_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,12 +70,10 @@ def before(lab: Lab, backend: Backend) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def image(lab: Lab, before: list[str]) -> Iterator[DebianImage]:
+def image(lab: Lab, debian_disk: DebianImage, before: list[str]) -> Iterator[DebianImage]:
     """The disk, and a DHCP server for who boots from it; in the end all is as it was before."""
-    progress = progress_for(sys.__stderr__ or sys.stderr)
-    made = debian_image.ensure(Cache.of(os.environ), lab.release, Sources.find(os.environ), progress)
     with Dhcp(lab):
-        yield made
+        yield debian_disk
     assert traces_after(lab, before) == before
 
 

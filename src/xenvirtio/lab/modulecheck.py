@@ -6,6 +6,7 @@ needs neither.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 from xenvirtio.lab import debian, prune
@@ -38,13 +39,14 @@ def check(cache: Cache, name: str, module: Path, progress: Progress) -> str:
     Raises UsageError for an unknown release, LabError if a check is not clean, TimeLimit.
     """
     release = debian.release(name)
-    folder = cache.trees / f"modulecheck-{release.name}"
+    key = hashlib.sha256(" ".join((*PACKAGES, _CHECKPATCH)).encode()).hexdigest()[:12]
+    folder = cache.trees / f"modulecheck-{release.name}-{key}"
     tree = folder / "tree"
     host = Host(folder / "build.log")
-    with locked(cache.trees / f"{folder.name}.lock", "the tree for module checks", limit=600):
+    with locked(cache.trees / f"modulecheck-{release.name}.lock", "the tree for module checks", limit=600):
         if not (folder / "complete").exists():
-            if folder.exists():
-                prune.remove_tree(folder)
+            for old in cache.trees.glob(f"modulecheck-{release.name}*/"):
+                prune.remove_tree(old)
             folder.mkdir(parents=True)
             with progress.stage(f"Install Debian {release.name}'s kernel headers and checkers", 420) as stage:
                 bootstrap(host, folder, release, PACKAGES, stage.left)

@@ -1,6 +1,7 @@
 """Where the lab keeps its things: everything below one cache folder.
 
 <cache>/trees/<release>-<key>/       tree/ (Debian, unpacked; payloads are built in it) build.log
+<cache>/trees/modulecheck-<release>-<key>/  likewise: what the module is checked with
 <cache>/images/<release>-<key>/      root.raw xen vmlinuz initrd.img image.json build.log
 <cache>/wheels/<python version>/     Python packages for the image
 <cache>/snapshots/<key>/             disk.qcow2 (holds the booted dom0) snapshot.json boots/

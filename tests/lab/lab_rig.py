@@ -162,3 +162,36 @@ def device_of(backend: Backend, guest: str, device: str) -> dict[str, object]:
     rows = [row for row in backend.devices() if (row["guest"], row["device"]) == (guest, device)]
     assert len(rows) == 1, backend.devices()
     return rows[0]
+
+
+def until_served(backend: Backend, guest: Guest, device: str) -> None:
+    """Until the guest's worker, which may be a new one, tells of the device, at most 60 s."""
+    end = time.monotonic() + 60
+    while "kicks" not in str(device_of(backend, guest.name, device)["backend"]):
+        assert time.monotonic() < end, device_of(backend, guest.name, device)
+        time.sleep(1)
+
+
+# --- hotplug ---
+
+HOT = "/root/hot.img"
+HOT_MIB = 64
+#: seconds for a command whose own limits are shorter
+COMMAND = 180.0
+#: waits, in a guest, at most 60 s until the test after it is true
+UNTIL = "n=0; until {}; do n=$((n + 1)); [ $n -lt 120 ] || exit 1; sleep 0.5; done"
+
+
+def xenvirtio(lab: Lab, *words: str) -> Completed:
+    """The command, in dom0."""
+    return lab.run(["xenvirtio", *words], timeout=COMMAND)
+
+
+def until(guest: Guest, condition: str) -> None:
+    """Until a shell's condition holds in the guest, at most 60 s."""
+    guest.run(UNTIL.format(condition), timeout=90)
+
+
+def entry(vdev: str = "vdb", access: str = "rw", path: str = HOT) -> str:
+    """A disk for `xenvirtio attach`."""
+    return f"format=raw,vdev={vdev},access={access},target={path}"

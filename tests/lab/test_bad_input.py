@@ -80,8 +80,8 @@ def test_a_syntax_error_is_shown_with_line_column_and_caret(lab: Lab, good: Gues
 
 
 def test_a_guest_whose_kernel_lacks_the_module_meets_a_time_limit(lab: Lab, good: GuestConfig) -> None:
-    said = messages(start(lab, replace(good, modules=False), timeout=20), 1)
-    assert "20 s" in said
+    said = messages(start(lab, replace(good, modules=False), timeout=10), 1)
+    assert "10 s" in said
     assert "virtio_xenbus" in said
     assert "/local/domain/0/backend/virtio/" in said
     assert "device/virtio/" in said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -126,11 +125,7 @@ def test_a_reboot_brings_its_devices_back(hvm: Guest, lab: Lab) -> None:
     assert before is not None
     hvm.run("echo kept | dd of=/dev/vda bs=512 seek=64 conv=notrunc,sync,fsync")
     lab.run(["xl", "reboot", hvm.name]).check()
-    end = time.monotonic() + BOOT
-    while (now := hvm.domid()) in (None, before) and time.monotonic() < end:
-        time.sleep(1)
-    assert now not in (None, before)
-    hvm.wait_ready()
+    hvm.wait_restarted(before, BOOT)
     hvm.run(DISK_APPEARS, timeout=60)
     assert hvm.run("dd if=/dev/vda bs=512 skip=64 count=1 2>/dev/null | head -n 1").output.strip() == "kept"
     assert hvm.sysfs("class/net/eth0/address") == "00:16:3e:00:00:77"

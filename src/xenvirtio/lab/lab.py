@@ -217,7 +217,7 @@ class Lab:
         """The base image and QEMU; both, and Python packages, are downloaded side by side."""
         with ThreadPoolExecutor(max_workers=2) as pool:
             fetching = pool.submit(payload.fetch_wheels, self._cache, self.release, sources, 240.0)
-            unpacking = pool.submit(emulator.ensure, self._cache, self._progress)
+            unpacking = pool.submit(emulator.ensure, self._cache, self.release, self._progress)
             base = image.ensure(self._cache, self.release, self._progress)
             fetching.result()
             return base, unpacking.result()

@@ -7,7 +7,7 @@
 <cache>/snapshots/<key>/             disk.qcow2 (holds the booted dom0) snapshot.json boots/
 <cache>/payloads/<release>/          <key>.raw
 <cache>/guests/<release>-<key>/      Debian guests: tree/ disk.raw.zst ssh_key disk.json
-<cache>/emulators/                   QEMU, unpacked
+<cache>/emulators/<release>-<key>/   tree/ (QEMU, unpacked) qemu.json build.log
 <cache>/accelerators/                what trial boots found
 <cache>/labs/<name>/                 disk.qcow2 lab.json sockets boots/<time>/
 """

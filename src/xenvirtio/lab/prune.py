@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 #: how many images of a release stay beside those in use: checkouts of two versions may share a cache
 IMAGES_KEPT = 2
 PAYLOADS_KEPT = 4
-EMULATORS_KEPT = 2
+EMULATORS_KEPT = 1
 #: snapshots of each image: one for each accelerator, twice, as QEMU is updated now and then
 SNAPSHOTS_KEPT = 4
 
@@ -56,9 +56,9 @@ def payloads(folder: Path) -> None:
         old.unlink()
 
 
-def emulators(cache: Cache) -> None:
-    """Keeps the newest unpacked QEMUs."""
-    for old in _older(cache.emulators, "*/qemu.json", EMULATORS_KEPT):
+def emulators(cache: Cache, release: str) -> None:
+    """Keeps the newest of the release's unpacked QEMUs."""
+    for old in _older(cache.emulators, f"{release}-*/qemu.json", EMULATORS_KEPT):
         remove_tree(old.parent)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from xenvirtio.errors import LabError
-from xenvirtio.lab import emulator
+from xenvirtio.lab import debian, emulator
 from xenvirtio.lab.paths import Cache
 from xenvirtio.lab.stages import Progress
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from xenvirtio.lab.debian import Release
     from xenvirtio.lab.host import Host
 
+TRIXIE = debian.RELEASES["trixie"]
 VERSION = "10.0.2 (Debian 1:10.0.2+ds-1)"
 
 
@@ -38,7 +39,7 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ) -> None:
         assert exclude
         variants.append(variant)
-        loader = folder / "tree/usr/lib64/ld-linux-x86-64.so.2"
+        loader = folder / "tree/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2"
         loader.parent.mkdir(parents=True)
         loader.write_text(f"#!/bin/sh\necho 'QEMU emulator version {VERSION}'\n")
         loader.chmod(0o755)
@@ -48,25 +49,27 @@ def unpacked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_it_is_unpacked_once_and_knows_its_version(tmp_path: Path, unpacked: list[str]) -> None:
-    made = emulator.ensure(Cache(tmp_path), Progress())
+    made = emulator.ensure(Cache(tmp_path), TRIXIE, Progress())
     assert made.version == VERSION
-    assert emulator.ensure(Cache(tmp_path), Progress()) == made
+    assert emulator.ensure(Cache(tmp_path), TRIXIE, Progress()) == made
     assert unpacked == ["extract"]
 
 
 def test_what_was_left_half_made_is_made_again(tmp_path: Path, unpacked: list[str]) -> None:
-    made = emulator.ensure(Cache(tmp_path), Progress())
+    made = emulator.ensure(Cache(tmp_path), TRIXIE, Progress())
     (made.root.parent / "qemu.json").unlink()
-    assert emulator.ensure(Cache(tmp_path), Progress()) == made
+    assert emulator.ensure(Cache(tmp_path), TRIXIE, Progress()) == made
     assert len(unpacked) == 2
 
 
 def test_nothing_of_the_hosts_is_used(tmp_path: Path) -> None:
     root = tmp_path / "tree"
     qemu = emulator.Emulator(root, VERSION)
-    for argv in (qemu.system(), qemu.img()):
+    assert qemu.system()[0] == "env"
+    for argv in (qemu.system()[2:], qemu.img()):
         assert argv[1] == "--library-path"
-        assert all(Path(word).is_relative_to(root) for word in argv if word.startswith("/"))
+        paths = [path for word in argv for path in word.split(":") if word.startswith("/")]
+        assert all(Path(path).is_relative_to(root) for path in paths)
     assert qemu.system().count("-L") == 3  # firmware
 
 
@@ -74,4 +77,4 @@ def test_nothing_of_the_hosts_is_used(tmp_path: Path) -> None:
 def test_a_qemu_that_does_not_start_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emulator, "_LOADER", "none")
     with pytest.raises(LabError, match="cannot be started"):
-        emulator.ensure(Cache(tmp_path), Progress())
+        emulator.ensure(Cache(tmp_path), TRIXIE, Progress())

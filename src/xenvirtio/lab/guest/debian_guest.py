@@ -13,7 +13,9 @@ import shlex
 from typing import TYPE_CHECKING, Self
 
 from xenvirtio.errors import LabError, LabLost, TimeLimit
-from xenvirtio.lab.guest.guest import SHORT, start
+from xenvirtio.lab.guest import domains
+from xenvirtio.lab.guest.domains import SHORT
+from xenvirtio.lab.guest.guest import start
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,15 +54,6 @@ until "$@" true 2>/run/xenvirtio-lab/ssh; do
     [ "$(date +%s)" -lt "$end" ] || { cat /run/xenvirtio-lab/ssh >&2; exit 1; }
     sleep 0.5
 done
-"""
-#: $1: guest, $2: its domain's number, $3: seconds; prints the number of the domain that follows
-_NEXT_DOMAIN = """
-end=$(($(date +%s) + $3))
-until next=$(xl domid "$1" 2>/dev/null) && [ "$next" != "$2" ]; do
-    [ "$(date +%s)" -lt "$end" ] || exit 1
-    sleep 0.5
-done
-echo "$next"
 """
 
 
@@ -132,14 +125,13 @@ class DebianGuest:
 
     def domid(self) -> int | None:
         """Its domain's number, None when it is gone."""
-        found = self.lab.run(["xl", "domid", self.name], timeout=SHORT)
-        return int(found.stdout) if found.returncode == 0 else None
+        return domains.domid(self.lab, self.name)
 
     def reboot(self) -> tuple[int, int]:
         """`reboot` inside; when it answers again: its domain's number before and now."""
         before = self.domid()
         self._ends("reboot")
-        now = int(self._within(_NEXT_DOMAIN, self.name, str(before), what="restart", limit=BOOT_LIMIT))
+        now = domains.wait_restarted(self.lab, self.name, before, BOOT_LIMIT)
         self.forget_lease()
         self.wait_ready()
         assert before is not None
@@ -148,9 +140,7 @@ class DebianGuest:
     def power_off(self) -> None:
         """`poweroff` inside; returns when it is gone. Raises TimeLimit."""
         self._ends("poweroff")
-        script = 'end=$(($(date +%s) + $2)); while xl domid "$1" >/dev/null 2>&1; do '
-        script += '[ "$(date +%s)" -lt "$end" ] || exit 1; sleep 0.5; done'
-        self._within(script, self.name, what="end", limit=BOOT_LIMIT)
+        domains.wait_gone(self.lab, self.name, BOOT_LIMIT)
 
     def _ends(self, command: str) -> None:
         # the connection may end before its answer

@@ -11,8 +11,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Self
 
-from xenvirtio.errors import LabError, LabLost, TimeLimit
+from xenvirtio.errors import LabError, LabLost
+from xenvirtio.lab.guest import domains
 from xenvirtio.lab.guest.channel import Answer, Channel
+from xenvirtio.lab.guest.domains import SHORT
 from xenvirtio.lab.guest.lost import start_again
 
 if TYPE_CHECKING:
@@ -22,18 +24,8 @@ if TYPE_CHECKING:
 
 #: folder in dom0 for guest.cfg files
 CONFIGS = "/run/xenvirtio-lab"
-#: seconds for an `xl` or `xenvirtio` command that only looks or ends something
-SHORT = 60.0
 #: seconds for a guest to connect its devices; 8, 12 and 25 on a quiet machine
 BOOT_LIMITS = {"pv": 90.0, "pvh": 90.0, "hvm": 150.0}
-#: waits, in dom0, until xl lists the guest $1 no more, at most $2 seconds
-_UNTIL_GONE = """
-end=$(($(date +%s) + $2))
-while xl domid "$1" >/dev/null 2>&1; do
-    [ "$(date +%s)" -lt "$end" ] || exit 1
-    sleep 0.3
-done
-"""
 
 
 class Guest:
@@ -78,8 +70,7 @@ class Guest:
 
     def domid(self) -> int | None:
         """Its domain's number, None when it is gone."""
-        found = self.lab.run(["xl", "domid", self.name], timeout=SHORT)
-        return int(found.stdout) if found.returncode == 0 else None
+        return domains.domid(self.lab, self.name)
 
     def wait_ready(self) -> float:
         """Opens the console, which after a restart is a new one; seconds until the guest answered."""
@@ -113,13 +104,14 @@ class Guest:
 
     def wait_gone(self, timeout: float = 60.0) -> None:
         """Waits until Xen has the guest no more; raises TimeLimit."""
-        script = ["sh", "-c", _UNTIL_GONE, "sh", self.name, f"{timeout:.0f}"]
-        done = self.lab.run(script, timeout=timeout + SHORT)
-        if done.returncode:
-            raise TimeLimit(
-                f"guest {self.name} is still there after {timeout:.0f} s", hint="xl list, xl console"
-            )
+        domains.wait_gone(self.lab, self.name, timeout)
         self._close_console()
+
+    def wait_restarted(self, before: int | None, timeout: float = 150.0) -> int:
+        """Waits until it answers as another domain than `before`; that one's number. Raises TimeLimit."""
+        now = domains.wait_restarted(self.lab, self.name, before, timeout)
+        self.wait_ready()
+        return now
 
     def destroy(self) -> None:
         """Ends the guest at once, as pulling the plug; raises LabError."""

@@ -34,11 +34,12 @@ def app(release: str, memory_access: str, types: tuple[str, ...], output: Path, 
     Needs no Xen, and no KVM. Exit status 0 only if every byte and packet was checked and right.
     """
     from xenvirtio.cli.results import ResultFile
-    from xenvirtio.errors import UsageError
+    from xenvirtio.errors import UsageError, XenvirtioError
     from xenvirtio.lab import Lab
     from xenvirtio.lab.demo import run
     from xenvirtio.lab.demo.report import report
     from xenvirtio.lab.guest import TYPES
+    from xenvirtio.lab.paths import lab_command
     from xenvirtio.lab.stages import progress_for
     from xenvirtio.spec.xenbus import MemoryAccess
 
@@ -53,6 +54,9 @@ def app(release: str, memory_access: str, types: tuple[str, ...], output: Path, 
     lab = Lab(f"demo-{release}", release, progress=progress)
     try:
         result = run(lab, tuple(dict.fromkeys(types)) or TYPES, memory_access, progress)
+    except XenvirtioError:
+        progress.note(f"Its logs: {lab_command(lab.folder, 'log')}; with --keep, the lab stays up")
+        raise
     finally:
         if not keep:
             lab.down()

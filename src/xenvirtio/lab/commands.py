@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from xenvirtio.errors import LabLost, TimeLimit
 from xenvirtio.lab import machine
 from xenvirtio.lab.dom0.protocol import Kind
-from xenvirtio.lab.paths import newest
-from xenvirtio.lab.results import Completed
+from xenvirtio.lab.paths import lab_command, newest
+from xenvirtio.lab.results import Completed, shown
 from xenvirtio.lab.session import Session
 from xenvirtio.lab.terminal import interact
 
@@ -44,8 +44,8 @@ def run(
             try:
                 status = session.stream(sink, timeout=timeout, stdin=stdin_from)
             except TimeLimit as error:
-                message = f"in dom0, {' '.join(argv)!r} did not end within {timeout:.0f} s"
-                raise TimeLimit(message, hint="xenvirtio lab shell") from error
+                message = f"in dom0, {shown(argv)} did not end within {timeout:.0f} s"
+                raise TimeLimit(message, hint=lab_command(folder, "shell")) from error
     except LabLost as lost:
         raise explained(folder, lost) from lost
     except TimeLimit:
@@ -77,4 +77,6 @@ def _check_answers(folder: Path) -> None:
     try:
         Session(folder, limit=10).close()
     except TimeLimit as error:
-        raise LabLost("the lab's machine does not answer any more", hint="xenvirtio lab log") from error
+        raise LabLost(
+            "the lab's machine does not answer any more", hint=lab_command(folder, "log")
+        ) from error

@@ -62,7 +62,6 @@ def packages(release: Release) -> list[str]:
         "gcc",
         "make",
         "libc6-dev",
-        "liburing-dev",
         "python3-dev",
         "python3-venv",
         # dom0 and guests

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import importlib.util
 import os
 import platform
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from xenvirtio.errors import MissingDependency
 from xenvirtio.lab.host import PACKAGES, program
+from xenvirtio.spec.host import LIBRARIES, NODES, XL_PACKAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,14 +29,6 @@ DISK_NEEDED = 4 << 30
 MEMORY_NEEDED = 3 << 30
 #: bytes free where the image is made already: a lab (0.5 GiB), new payloads (0.5)
 DISK_NEEDED_LATER = 1 << 30
-#: libraries of Xen that the daemon binds, by Debian's package (xen 4.17 and 4.20)
-XEN_LIBRARIES = {
-    "xenstore": "libxenstore4",
-    "xenevtchn": "libxenevtchn1",
-    "xengnttab": "libxengnttab1",
-    "xenforeignmemory": "libxenforeignmemory1",
-}
-XEN_NODES = {"evtchn": "xen-evtchn", "gntdev": "xen-gntdev", "privcmd": "xen-privcmd"}
 
 
 @dataclass(frozen=True)
@@ -155,11 +148,16 @@ def _kvm(dev: Path) -> Finding:
 
 def _dom0(dev: Path) -> Iterator[Finding]:
     yield Finding("xen", True, "this is dom0")
-    for name, package in XEN_LIBRARIES.items():
-        found = ctypes.util.find_library(name)
-        hint = None if found else f"sudo apt-get install {package}"
-        yield Finding(f"lib{name}", bool(found), found or "not installed", hint, package)
-    for node, module in XEN_NODES.items():
-        ok = (dev / "xen" / node).exists()
-        hint = None if ok else f"sudo modprobe {module}"
-        yield Finding(f"/dev/xen/{node}", ok, "there" if ok else "missing", hint)
+    for soname, package in LIBRARIES.items():
+        try:
+            ctypes.CDLL(soname)
+        except OSError:
+            yield Finding(soname, False, "not installed", f"sudo apt-get install {package}", package)
+        else:
+            yield Finding(soname, True, "there", package=package)
+    for node, module in NODES.items():
+        ok = (dev / Path(node).relative_to("/dev")).exists()
+        yield Finding(node, ok, "there" if ok else "missing", None if ok else f"sudo modprobe {module}")
+    xl = shutil.which("xl")
+    hint = None if xl else f"sudo apt-get install {XL_PACKAGE}"
+    yield Finding("xl", bool(xl), xl or "not installed", hint, XL_PACKAGE)

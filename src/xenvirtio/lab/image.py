@@ -157,13 +157,15 @@ def _make_image(image: Image, progress: Progress) -> None:
     image.folder.mkdir(parents=True, exist_ok=True)
     host = Host(image.folder / "build.log")
     with progress.stage("Make dom0's disk", limit=180) as stage:
-        kernels = sorted(path.name for path in (tree / "usr/lib/modules").iterdir())
-        hypervisors = sorted((tree / "boot").glob("xen-*-amd64.gz"))
-        if not kernels or not hypervisors:
-            raise LabError(f"no kernel or no Xen in {tree}", hint=f"see {image.tree_folder}/build.log")
-        image = replace(image, kernel=kernels[-1])
+        kernels = [path.name for path in (tree / "usr/lib/modules").iterdir()]
+        hypervisors = list((tree / "boot").glob("xen-*-amd64.gz"))
+        if len(kernels) != 1 or len(hypervisors) != 1:
+            found = ", ".join([*kernels, *(path.name for path in hypervisors)])
+            hint = f"see {image.tree_folder}/build.log"
+            raise LabError(f"not one kernel and one Xen in {tree}: {found or 'none'}", hint)
+        image = replace(image, kernel=kernels[0])
         # QEMU's multiboot loader does not take the compressed file.
-        image.hypervisor.write_bytes(gzip.decompress(hypervisors[-1].read_bytes()))
+        image.hypervisor.write_bytes(gzip.decompress(hypervisors[0].read_bytes()))
         shutil.copyfile(tree / "boot" / f"vmlinuz-{image.kernel}", image.vmlinuz)
         image.initrd.write_bytes(initramfs.build(tree, image.kernel))
         overlay = image.folder / "overlay"

@@ -17,7 +17,7 @@ from xenvirtio.errors import LabError, TimeLimit
 from xenvirtio.lab import commands, debian, emulator, image, machine, payload, prune, qemu, restore, snapshot
 from xenvirtio.lab.dom0.protocol import Kind
 from xenvirtio.lab.host import Host
-from xenvirtio.lab.paths import Cache, locked, newest
+from xenvirtio.lab.paths import Cache, lab_command, locked, newest
 from xenvirtio.lab.results import Completed, Status
 from xenvirtio.lab.session import Session
 from xenvirtio.lab.stages import Progress
@@ -124,7 +124,7 @@ class Lab:
         """The newest boot's folder (console.log, qemu.log, command, versions.json); LabError if none."""
         boot = newest(self.folder / "boots")
         if boot is None:
-            raise LabError(f"lab {self.name!r} has never been up", hint="xenvirtio lab up")
+            raise LabError(f"lab {self.name!r} has never been up", hint=lab_command(self.folder, "up"))
         return boot
 
     def __enter__(self) -> Self:

@@ -120,3 +120,11 @@ def locked(path: Path, what: str, limit: float) -> Iterator[None]:
 def newest(folder: Path) -> Path | None:
     """The entry of a folder whose name sorts last (boots are named by time); None if there is none."""
     return max(folder.iterdir(), default=None) if folder.is_dir() else None
+
+
+def lab_command(folder: Path, words: str) -> str:
+    """A hint: `xenvirtio lab WORDS` ("log", "run -- xl list") for the lab in this folder."""
+    if folder.parent.name != "labs" or folder.name == "default":
+        return f"xenvirtio lab {words}"
+    subcommand, space, rest = words.partition(" ")
+    return f"xenvirtio lab {subcommand} --name {folder.name}{space}{rest}"

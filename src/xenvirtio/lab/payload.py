@@ -11,7 +11,6 @@ Built in the image's tree, only when its sources changed; dom0 need not boot aga
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 import os
 import shutil
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError
 from xenvirtio.lab import debian, prune, wheels
+from xenvirtio.lab.guest import artifacts
 from xenvirtio.lab.host import Host
 from xenvirtio.lab.image import MOUNT_POINT
 from xenvirtio.lab.paths import Cache, locked
@@ -65,7 +65,7 @@ class Sources:
 
     def files(self) -> list[Path]:
         """What the payload is made of, relative to the root, in a fixed order; not tests and documents."""
-        found = [Path(name) for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE")]
+        found = [Path(name) for name in ("pyproject.toml", "README.md", "LICENSE")]
         for top in ("src", "guest"):
             for folder, folders, names in os.walk(self.root / top):
                 folders[:] = sorted(set(folders) - _IGNORED)
@@ -137,12 +137,10 @@ def _build(
         _copy_sources(host, tree, sources, archive, packages)
         stage.say("compiling")
         _chroot(host, tree, _PYTHON_SCRIPT, stage.left, "build xenvirtio in the image")
-    if (sources.root / "guest/linux/Kbuild").is_file():
-        with progress.stage(f"Build the guest module for Linux {image.kernel}", limit=180) as stage:
-            _chroot(host, tree, _module_script(image), stage.left, "build the guest module")
-    if (sources.root / "src/xenvirtio/lab/guest/artifacts.py").is_file():
-        with progress.stage("Make the guests' files", limit=120) as stage:
-            _guest_files(host, folder / "guest.new", tree, stage.left)
+    with progress.stage(f"Build the guest module for Linux {image.kernel}", limit=180) as stage:
+        _chroot(host, tree, _module_script(image), stage.left, "build the guest module")
+    with progress.stage("Make the guests' files", limit=120) as stage:
+        _guest_files(host, folder / "guest.new", image, stage.left)
     with progress.stage("Pack xenvirtio's disk", limit=60) as stage:
         _pack(host, tree, disk, stage.left)
     prune.payloads(folder)
@@ -220,9 +218,8 @@ if ! cmp -s wheels/complete.json /{MOUNT_POINT}/.requirements; then
     cp wheels/complete.json /{MOUNT_POINT}/.requirements
 fi
 # What was compiled before stays for the next build, but never as a stale module in the wheel.
-cat pyproject.toml setup.py 2>/dev/null >settings.new || true
-cmp -s settings.new settings || rm -rf build
-mv settings.new settings
+cmp -s pyproject.toml settings || rm -rf build
+cp pyproject.toml settings
 [ ! -d build ] || find build -name '*.py' -delete
 rm -rf dist
 printf '[build_ext]\nparallel = %s\n' "$(nproc)" >parallel.cfg
@@ -242,12 +239,11 @@ cp /{_BUILD}/guest/linux/*.ko {target}/
 """
 
 
-def _guest_files(host: Host, out: Path, tree: Path, limit: float) -> None:
-    artifacts = importlib.import_module("xenvirtio.lab.guest.artifacts")
+def _guest_files(host: Host, out: Path, image: Image, limit: float) -> None:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    artifacts.build(tree, out)
-    target = tree / MOUNT_POINT / "guest"
+    artifacts.build(image.tree, image.kernel, out)
+    target = image.tree / MOUNT_POINT / "guest"
     host.run(["rm", "-rf", str(target)], limit=20, what="remove the guests' old files", root=True)
     host.run(["cp", "-r", "-L", str(out), str(target)], limit=limit, what="copy the guests' files", root=True)
     shutil.rmtree(out)

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from xenvirtio.errors import LabError, LabLost, TimeLimit
+from xenvirtio.lab.paths import lab_command
 from xenvirtio.lab.sockets import connect
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ class Monitor:
     def __init__(self, folder: Path, name: str = "qmp", limit: float = 10.0) -> None:
         """Connects and negotiates; raises LabLost if QEMU is not there, TimeLimit after `limit` seconds."""
         self._deadline = time.monotonic() + limit
+        self._hint = lab_command(folder, "log")
         self._socket = connect(folder, name)
         self._rest = b""
         try:
@@ -58,7 +60,7 @@ class Monitor:
         while b"\n" not in self._rest:
             left = self._deadline - time.monotonic()
             if left <= 0:
-                raise TimeLimit("QEMU's monitor did not answer in time", hint="xenvirtio lab log")
+                raise TimeLimit("QEMU's monitor did not answer in time", self._hint)
             self._socket.settimeout(left)
             try:
                 data = self._socket.recv(65536)
@@ -67,7 +69,7 @@ class Monitor:
             except OSError as error:
                 raise LabLost(f"QEMU's monitor: {error}") from error
             if not data:
-                raise LabLost("QEMU ended while its monitor was asked", hint="xenvirtio lab log")
+                raise LabLost("QEMU ended while its monitor was asked", self._hint)
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         answer = json.loads(line)

@@ -14,6 +14,7 @@ from xenvirtio.errors import LabError, LabLost, TimeLimit
 from xenvirtio.lab import qemu
 from xenvirtio.lab.dom0 import protocol
 from xenvirtio.lab.dom0.protocol import Kind
+from xenvirtio.lab.paths import lab_command
 from xenvirtio.lab.sockets import connect
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Session:
         Raises LabLost if the machine is not there, TimeLimit if the agent does not answer within `limit`
         seconds, LabError if every port is taken.
         """
+        self._folder = folder
         self._lock, number = _take_port(folder)
         self._decoder = protocol.Decoder()
         self._output = bytearray()
@@ -76,7 +78,9 @@ class Session:
                     answer = protocol.decode_json(body)
                     if answer.get("nonce") == nonce:
                         if answer.get("version") != protocol.VERSION:
-                            raise LabError("the lab's agent is of another version", hint="xenvirtio lab up")
+                            raise LabError(
+                                "the lab's agent is of another version", hint=lab_command(self._folder, "up")
+                            )
                         return
 
     def start(self, argv: Sequence[str], environment: dict[str, str], cwd: str, tty: Terminal | None) -> None:
@@ -162,13 +166,13 @@ class Session:
             if flags & (select.POLLIN | select.POLLHUP | select.POLLERR):
                 data = self._socket.recv(65536)
                 if not data:
-                    raise LabLost("the lab's machine went away", hint="xenvirtio lab log")
+                    raise LabLost("the lab's machine went away", hint=lab_command(self._folder, "log"))
                 return self._decoder.feed(data)
         except BlockingIOError:
             pass
         except OSError as error:
             raise LabLost(
-                f"the lab's machine went away ({error.strerror})", hint="xenvirtio lab log"
+                f"the lab's machine went away ({error.strerror})", hint=lab_command(self._folder, "log")
             ) from error
         return []
 
@@ -190,7 +194,7 @@ def _take_port(folder: Path) -> tuple[int, int]:
         try:
             fd = os.open(folder / f"{qemu.port(number)}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
-            raise LabLost("the lab's machine is not there", hint="xenvirtio lab up") from None
+            raise LabLost("the lab's machine is not there", hint=lab_command(folder, "up")) from None
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

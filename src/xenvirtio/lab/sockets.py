@@ -11,6 +11,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabLost
+from xenvirtio.lab.paths import lab_command
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,6 @@ def connect(folder: Path, name: str) -> socket.socket:
     except OSError as error:
         end.close()
         raise LabLost(
-            f"the lab's machine is not there ({name}: {error.strerror})", hint="xenvirtio lab up"
+            f"the lab's machine is not there ({name}: {error.strerror})", lab_command(folder, "up")
         ) from error
     return end

@@ -69,11 +69,16 @@ class Progress:
 
     @contextmanager
     def stage(self, name: str, limit: float) -> Iterator[Stage]:
-        """One step; `limit` in seconds. Its waits use `stage.left`, with `stage.check()` between them."""
+        """One step; `limit` in seconds. Its waits use `stage.left`, or limits of their own.
+
+        Raises TimeLimit in the end if it took longer in all.
+        """
         stage = Stage(name, limit, self.said)
         self.begun(stage)
         try:
             yield stage
+            if stage.seconds > limit:
+                raise TimeLimit(f"{name} took {stage.seconds:.0f} s, longer than its limit of {limit:.0f} s")
         except BaseException as error:
             self.failed(stage, error)
             raise

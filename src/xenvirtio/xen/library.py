@@ -13,26 +13,7 @@ from typing import Any
 import cffi
 
 from xenvirtio.errors import MissingDependency, XenError
-
-#: soname → Debian package
-PACKAGES = {
-    "libxenstore.so.4": "libxenstore4",
-    "libxenevtchn.so.1": "libxenevtchn1",
-    "libxengnttab.so.1": "libxengnttab1",
-    "libxenforeignmemory.so.1": "libxenforeignmemory1",
-    "libxendevicemodel.so.1": "libxendevicemodel1",
-    "libxencall.so.1": "libxencall1",
-    "libxentoolcore.so.1": "libxentoolcore1",
-}
-
-#: device node → kernel module (Linux drivers/xen/)
-MODULES = {
-    "/dev/xen/evtchn": "xen-evtchn",
-    "/dev/xen/gntdev": "xen-gntdev",
-    "/dev/xen/gntalloc": "xen-gntalloc",
-    "/dev/xen/privcmd": "xen-privcmd",
-    "/dev/xen/xenbus": "xenfs",
-}
+from xenvirtio.spec.host import LIBRARIES, NODES
 
 
 class Library:
@@ -44,7 +25,7 @@ class Library:
         try:
             self.calls: Any = self.ffi.dlopen(soname)
         except OSError as error:
-            package = PACKAGES[soname]
+            package = LIBRARIES[soname]
             raise MissingDependency(
                 f"{soname} cannot be loaded: {error}", f"apt-get install {package}"
             ) from error
@@ -63,7 +44,7 @@ class Library:
         """The error for a handle that could not be opened on the device `node`."""
         number = self.ffi.errno
         if number in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-            return MissingDependency(f"{what}: {node} is not there", f"modprobe {MODULES[node]}")
+            return MissingDependency(f"{what}: {node} is not there", f"modprobe {NODES[node]}")
         hint = "run it as root" if number in (errno.EACCES, errno.EPERM) else None
         return XenError(f"{what}: {node}: {os.strerror(number)}", number, hint)
 

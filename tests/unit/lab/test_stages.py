@@ -36,11 +36,19 @@ def test_an_interrupted_stage_is_reported_too() -> None:
 
 
 def test_a_stage_over_its_limit_names_what_it_waited_for() -> None:
-    with Progress().stage("Boot dom0", limit=0) as stage:
-        assert stage.left == 0
-        with pytest.raises(TimeLimit, match=r"Boot dom0: the agent did not come within 0 s") as caught:
-            stage.check("the agent", hint="look here")
+    stage = Stage("Boot dom0", 0, lambda *_: None)
+    assert stage.left == 0
+    with pytest.raises(TimeLimit, match=r"Boot dom0: the agent did not come within 0 s") as caught:
+        stage.check("the agent", hint="look here")
     assert caught.value.hint == "look here"
+
+
+def test_a_stage_that_ends_after_its_limit_has_failed() -> None:
+    with (
+        pytest.raises(TimeLimit, match=r"Boot dom0 took 0 s, longer than its limit of 0 s"),
+        Progress().stage("Boot dom0", limit=0),
+    ):
+        pass
 
 
 def test_a_stage_within_its_limit_passes_the_check() -> None:

@@ -121,19 +121,6 @@ def test_aliases_are_only_for_modules_that_are_there(tree: Path) -> None:
     assert files[f"lib/modules/{RELEASE}/modules.alias"] == b""
 
 
-def test_the_newest_kernel_counts_by_number(tree: Path) -> None:
-    assert artifacts.kernel_release(tree) == RELEASE
-    older = tree / "usr/lib/modules/6.9.12-amd64"
-    older.mkdir()
-    (older / "modules.dep").write_text("")
-    assert artifacts.kernel_release(tree) == RELEASE
-
-
-def test_a_tree_without_a_kernel_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(LabError, match="no kernel is installed"):
-        artifacts.kernel_release(tmp_path)
-
-
 @pytest.mark.skipif(not Path("/usr/lib64", tools.LOADER).exists(), reason="no usr-merged x86-64 host")
 def test_the_libraries_of_a_program_are_found_by_the_trees_own_loader() -> None:
     found = tools.needed(Path("/"), Path("/bin/sh").resolve())

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from xenvirtio.errors import MissingDependency, XenError
+from xenvirtio.spec.host import NODES
 from xenvirtio.xen import devicemodel, evtchn, foreign, gnttab, store
-from xenvirtio.xen.library import MODULES, Library
+from xenvirtio.xen.library import Library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,13 +46,13 @@ def test_a_failed_call_carries_errno_and_its_words() -> None:
     assert (error.message, error.errno) == ("cannot close -1: Bad file descriptor", errno.EBADF)
 
 
-@pytest.mark.parametrize("node", MODULES)
+@pytest.mark.parametrize("node", NODES)
 def test_a_missing_device_node_names_the_module(node: str) -> None:
     library = libc("int open(const char *path, int flags, ...);")
     assert library.calls.open(b"/dev/xen/none", 0) == -1
     error = library.open_error("event channels", node)
     assert isinstance(error, MissingDependency)
-    assert error.hint == f"modprobe {MODULES[node]}"
+    assert error.hint == f"modprobe {NODES[node]}"
 
 
 def test_a_device_node_that_may_not_be_opened_is_a_matter_of_root() -> None:

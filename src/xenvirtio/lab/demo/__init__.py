@@ -1,4 +1,4 @@
-"""The demo: a PV guest in the lab, its disk and NIC served by xenvirtio, and the proofs that they work."""
+"""The demo: guests of each type in the lab, their disks and NICs, and the proofs that these work."""
 
 from xenvirtio.lab.demo.results import DemoResult
 from xenvirtio.lab.demo.run import run

@@ -14,9 +14,10 @@ PINGS = 20
 
 @dataclass(frozen=True)
 class DiskProof:
-    """Random data through the virtio disk, compared by MD5 in the guest, in dom0, and after a restart.
+    """Random data through the virtio disk, compared by MD5.
 
-    Sizes in bytes; a count of verified bytes is that of the bytes hashed, 0 if the hash differed.
+    The guest that wrote them shut down; the next one read them: what it verified had survived. dom0 read the
+    image. Sizes in bytes; a count of verified bytes is that of the bytes hashed, 0 if the hash differed.
     """
 
     device: str

@@ -8,11 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from xenvirtio.errors import TimeLimit
+from xenvirtio.errors import LabError, TimeLimit
 from xenvirtio.lab.demo import proofs
 from xenvirtio.lab.demo.results import DiskProof, GuestResult
 from xenvirtio.lab.guest.config import TOOLS_DISK, Disk, GuestConfig, Nic
 from xenvirtio.lab.guest.guest import Guest
+from xenvirtio.lab.paths import lab_command
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -127,12 +128,11 @@ class Show:
         return self.progress.stage(f"{self.name}: {name}", limit)
 
     def _devices(self) -> dict[str, dict[str, Any]]:
-        """What `xenvirtio list` tells of the guest's devices, by name; the tools disk is left out."""
-        return {
-            row["device"]: row
-            for row in self.backend.devices()
-            if row["guest"] == self.name and row["device"] in (DISK, NIC)
-        }
+        """What `xenvirtio list` tells of the guest's disk and NIC; LabError if it does not know both."""
+        rows = {row["device"]: row for row in self.backend.devices() if row["guest"] == self.name}
+        if missing := [name for name in (DISK, NIC) if name not in rows]:
+            raise LabError(f"xenvirtio list does not know {', '.join(missing)} of guest {self.name}")
+        return {name: rows[name] for name in (DISK, NIC)}
 
 
 def _of_disk(guest: Guest, attribute: str) -> str:
@@ -147,5 +147,6 @@ def _wait_for_nic(guest: Guest) -> None:
     )
     if guest.run(f"set -e; n=0; {until}", timeout=60, check=False).status:
         raise TimeLimit(
-            f"the guest's {NIC} has no address after 30 s", hint=f"xenvirtio lab console {guest.name}"
+            f"the guest's {NIC} has no address after 30 s",
+            hint=lab_command(guest.lab.folder, f"console {guest.name}"),
         )

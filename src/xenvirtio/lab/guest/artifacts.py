@@ -19,7 +19,6 @@ import stat
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from xenvirtio.errors import LabError
 from xenvirtio.lab.guest import kernel, tools
 from xenvirtio.lab.initramfs import Newc, module_name, module_order
 
@@ -50,14 +49,13 @@ SCRIPTS = {
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 
 
-def build(tree: Path, out: Path, modules: Sequence[Path] | None = None) -> None:
-    """Makes all files in the folder `out`; `modules` are kernel modules of ours.
+def build(tree: Path, release: str, out: Path) -> None:
+    """Makes all files in the folder `out`, with the tree's kernel of that release ("6.12.1+deb13-amd64").
 
-    Without `modules`, those that the payload's build left in the tree. Raises LabError, MissingDependency.
+    The modules of ours are those that the payload's build left in the tree. Raises LabError,
+    MissingDependency.
     """
-    release = kernel_release(tree)
-    if modules is None:
-        modules = sorted((tree / "opt/xenvirtio/modules" / release).glob("*.ko"))
+    modules = sorted((tree / "opt/xenvirtio/modules" / release).glob("*.ko"))
     bzimage = (tree / "boot" / f"vmlinuz-{release}").read_bytes()
     (out / VMLINUZ).write_bytes(bzimage)
     (out / VMLINUX).write_bytes(kernel.vmlinux(bzimage))
@@ -66,16 +64,6 @@ def build(tree: Path, out: Path, modules: Sequence[Path] | None = None) -> None:
     for name in PROGRAMS:
         (out / name).write_bytes(_own(name))
     (out / FACTS).write_text(json.dumps({"kernel": release}))
-
-
-def kernel_release(tree: Path) -> str:
-    """The release of the tree's newest kernel ("6.12.1+deb13-amd64"); raises LabError if there is none."""
-    found = [path.parent.name for path in tree.glob("usr/lib/modules/*/modules.dep")]
-    if not found:
-        raise LabError(
-            f"no kernel is installed in {tree}", hint="xenvirtio lab destroy --all && xenvirtio lab up"
-        )
-    return max(found, key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
 
 
 def initramfs(tree: Path, release: str, modules: Sequence[Path]) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import TimeLimit
+from xenvirtio.lab.paths import lab_command
 
 if TYPE_CHECKING:
     from xenvirtio.lab.lab import Lab
@@ -51,6 +52,6 @@ def _wait(lab: Lab, script: str, guest: str, limit: float, what: str, *more: str
     if done.returncode:
         raise TimeLimit(
             f"guest {guest} {what} after {limit:.0f} s",
-            hint=f"xenvirtio lab run --name {lab.name} -- xl list",
+            hint=lab_command(lab.folder, "run -- xl list"),
         )
     return done.stdout

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import TimeLimit
+from xenvirtio.lab.paths import lab_command
 
 if TYPE_CHECKING:
     from xenvirtio.lab import Lab
@@ -36,7 +37,9 @@ def grants(lab: Lab) -> dict[int, Grants]:
     end = time.monotonic() + LIMIT
     while _END not in (text := log.read()):
         if time.monotonic() > end:
-            raise TimeLimit(f"Xen did not print its grant tables within {LIMIT:.0f} s", "xenvirtio lab log")
+            raise TimeLimit(
+                f"Xen did not print its grant tables within {LIMIT:.0f} s", lab_command(lab.folder, "log")
+            )
         time.sleep(1)
     return parse(text)
 

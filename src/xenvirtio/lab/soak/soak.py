@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError
 from xenvirtio.lab.guest import TOOLS_DISK, Backend, Disk, Guest, GuestConfig, Nic, tcp
+from xenvirtio.lab.paths import lab_command
 from xenvirtio.lab.soak import load, messages, samples
 from xenvirtio.lab.soak.grants import Console, grants
 from xenvirtio.lab.soak.growth import SAMPLES_MIN, growth
@@ -159,7 +160,10 @@ class Soak:
     def _result(self, guest: Guest, before: Mapping[int, Grants], after: Mapping[int, Grants]) -> GuestResult:
         domid = guest.domid()
         if domid is None:
-            raise LabError(f"guest {guest.name} is gone after the load", hint="xenvirtio lab run -- xl dmesg")
+            raise LabError(
+                f"guest {guest.name} is gone after the load",
+                hint=lab_command(self._lab.folder, "run -- xl dmesg"),
+            )
         said = guest.run(f"uname -r; cd -P /sys/block/{load.DEVICE}/device/..; cat transport memory_access")
         kernel, transport, access = said.output.split()
         return GuestResult(

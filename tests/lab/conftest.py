@@ -100,7 +100,14 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="session")
-def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
+def lab(lab_up: Lab, meanwhile: Meanwhile) -> Lab:
+    """The session's lab, up; what its tests will ask of the host is begun."""
+    assert meanwhile
+    return lab_up
+
+
+@pytest.fixture(scope="session")
+def lab_up(request: pytest.FixtureRequest) -> Iterator[Lab]:
     release = request.config.getoption("--lab-release")
     made = Lab(
         os.environ.get("XENVIRTIO_LAB", "tests"), release, progress=progress_for(sys.__stderr__ or sys.stderr)
@@ -112,12 +119,12 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab]:
         made.down()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def meanwhile(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Meanwhile]:
+@pytest.fixture(scope="session")
+def meanwhile(request: pytest.FixtureRequest, lab_up: Lab) -> Iterator[Meanwhile]:
     """Begins what the session's tests will ask for, on the processor time that the lab leaves."""
     wanted = {name for item in request.session.items for name in getattr(item, "fixturenames", ())}
     with ThreadPoolExecutor(1) as pool:
-        yield Meanwhile(lab.release, pool, wanted)
+        yield Meanwhile(lab_up.release, pool, wanted)
         pool.shutdown(cancel_futures=True)
 
 

@@ -45,7 +45,11 @@ def hvm(request: pytest.FixtureRequest, lab: Lab, backend: Backend) -> Iterator[
         config = GuestConfig(
             name,
             type="hvm",
-            disks=(Disk(make_image(lab, f"/root/{name}, of QEMU.img")), TOOLS_DISK),
+            disks=(
+                Disk(make_image(lab, f"/root/{name}, of QEMU.img")),
+                TOOLS_DISK,
+                qcow2(lab, f"/root/{name}.qcow2"),
+            ),
             nics=(Nic(mac="00:16:3e:00:00:77"),),
             address=ADDRESS,
             modules=False,
@@ -93,6 +97,21 @@ def test_the_data_are_the_same_on_both_sides(hvm: Guest, lab: Lab) -> None:
     lab.run(f"dd if=/dev/urandom of={path} bs=1M seek=96 count=8 conv=notrunc status=none").check()
     read = hvm.run("dd if=/dev/vda bs=1M skip=96 count=8 2>/dev/null | md5sum", timeout=120)
     assert read.output.split()[0] == md5_in_dom0(lab, path, 96 * MIB, PART)
+
+
+def qcow2(lab: Lab, path: str) -> Disk:
+    """A new qcow2 image of 8 MiB, for vdc."""
+    lab.run(["qemu-img", "create", "-q", "-f", "qcow2", path, str(PART)]).check()
+    return Disk(path, "vdc", format="qcow2")
+
+
+def test_a_qcow2_image_holds_what_the_guest_writes(hvm: Guest, lab: Lab) -> None:
+    hvm.run(f"head -c {PART} /dev/urandom >/tmp/data", timeout=120)
+    wanted = hvm.run("md5sum </tmp/data", timeout=60).output
+    hvm.run("dd if=/tmp/data of=/dev/vdc bs=1M conv=notrunc,fsync; rm /tmp/data", timeout=120)
+    path = hvm.config.disks[2].path
+    convert = f"qemu-img convert -U -f qcow2 -O raw {path} {path}.raw"  # -U: QEMU has it locked
+    assert lab.run(f"{convert} && md5sum <{path}.raw; rm {path}.raw", timeout=120).check().stdout == wanted
 
 
 def test_pings_and_tcp_go_both_ways(hvm: Guest, lab: Lab) -> None:

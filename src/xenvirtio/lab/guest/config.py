@@ -39,10 +39,11 @@ class Disk:
     path: str
     vdev: str = "vda"
     writable: bool = True
+    format: str = "raw"
 
     def entry(self) -> str:
         access = "rw" if self.writable else "ro"
-        return f"format=raw, vdev={self.vdev}, access={access}, target={self.path}"
+        return f"format={self.format}, vdev={self.vdev}, access={access}, target={self.path}"
 
 
 @dataclass(frozen=True)

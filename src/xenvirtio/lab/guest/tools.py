@@ -25,6 +25,7 @@ PROGRAMS = {
     "mkfs.ext4": ("usr/sbin/mke2fs", " -t ext4"),
     "e2fsck": ("usr/sbin/e2fsck", ""),
     "ethtool": ("usr/sbin/ethtool", ""),
+    "zeroout": ("usr/sbin/blkdiscard", " --zeroout"),
 }
 #: where Debian keeps libraries; the last is for a program's private ones, found by its run path
 _LIBRARIES = ("usr/lib/x86_64-linux-gnu", "usr/lib", "usr/lib/x86_64-linux-gnu/ceph")

@@ -16,7 +16,6 @@ from xenvirtio.toolstack import connect, create, xl
 from xenvirtio.toolstack.create import StartOptions, start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 QUICK = StartOptions(limit=0.3)
@@ -217,14 +216,6 @@ def test_a_guest_that_ends_while_it_boots_is_not_waited_for(
     with pytest.raises(XenError, match=rf"guest g ended \({word}\) before"):
         start(world.usual_guest(), world.toolstack, StartOptions(limit=20))
     assert world.nothing_left()
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Python's usual answer to SIGINT, also where that is ignored, as in `make test &`."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("ctrl_c")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +13,6 @@ from xenvirtio.toolstack.checks import check_guest
 from xenvirtio.toolstack.create import StartOptions, start
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 QUICK = StartOptions(limit=0.3)
@@ -25,14 +23,6 @@ F = "/local/domain/1/device/virtio"
 @pytest.fixture
 def world(tmp_path: Path) -> World:
     return World(tmp_path)
-
-
-@pytest.fixture
-def ctrl_c() -> Iterator[None]:
-    """Python's usual answer to SIGINT, also where that is ignored, as in `make test &`."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize(

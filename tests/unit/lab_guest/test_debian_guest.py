@@ -32,7 +32,7 @@ class HostLab:
     """Runs the scripts here, with programs of its own in front of the machine's."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.name = folder, "tests"
+        self.folder = folder
         self.commands: list[Sequence[str]] = []
         self.bin = folder / "bin"
         self.bin.mkdir()

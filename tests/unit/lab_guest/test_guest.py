@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -29,6 +30,7 @@ class FakeLab:
         self.commands: list[list[str]] = []
         self.others: dict[str, Completed] = {}
         self.lost: LabLost | None = None
+        self.folder = Path("/cache/labs/default")
         self.first: dict[str, Any] = {"ready": 1.5}
 
     def run(self, command: list[str], **options: Any) -> Completed:
@@ -168,3 +170,20 @@ def test_every_type_starts_from_the_kernel_that_its_loader_takes(kind: str, kern
 @pytest.mark.parametrize("kind", ["pvh", "hvm"])
 def test_only_pv_guests_need_machine_addresses_for_foreign_access(kind: str) -> None:
     assert "iommu" not in GuestConfig("one", type=kind, memory_access="foreign").text()
+
+
+def test_after_a_restart_it_answers_on_the_new_domain_s_console() -> None:
+    lab = FakeLab(echo)
+    lab.others["sh"] = Completed(("sh",), 0, "4\n", "")
+    with guest_of(lab) as guest:
+        guest.run("true")
+        assert guest.wait_restarted(3) == 4
+        guest.run("true")
+    assert sum("--serve" in command for command in lab.commands) == 2
+
+
+def test_a_guest_that_does_not_come_back_is_a_time_limit() -> None:
+    lab = FakeLab(echo)
+    lab.others["sh"] = Completed(("sh",), 1, "", "")
+    with guest_of(lab) as guest, pytest.raises(TimeLimit, match="was not started again after 5 s"):
+        guest.wait_restarted(3, 5)

@@ -51,7 +51,7 @@ class FakeGuest:
     config: GuestConfig = CONFIG
     answers: dict[str, str] = field(
         default_factory=lambda: {
-            "cat /run/soak/samples": "available 4096\nslab 8192\n--\n" * 12,
+            "cat samples": "available 4096\nslab 8192\n--\n" * 12,
             "uname -r": "6.12\nxenbus\ngrant\n",
             "cat passes": " 512 512 0\n--\n",
             "iperf.status": "0\n" + json.dumps(IPERF),
@@ -88,7 +88,7 @@ class FakeLab:
         if "debug-keys" in text:
             self.write(GRANTS)
         answers = {
-            "cat /run/soak/samples": "supervisor.rss 1000\nworker.5.fds 9\ndom0.ports 40\n--\n" * 12,
+            "cat samples": "supervisor.rss 1000\nworker.5.fds 9\ndom0.ports 40\n--\n" * 12,
             "xl info xen_version": "4.20.0\n6.12\n",
             "md5sum": f"{MD5}  /var/tmp/soak/a.img\n",
             **self.said,
@@ -153,7 +153,7 @@ def test_what_xen_and_dom0_say_under_load_counts(lab: FakeLab, monkeypatch: pyte
 
 def test_too_few_samples_do_not_hide_the_rest(lab: FakeLab) -> None:
     guest = FakeGuest()
-    guest.answers["cat /run/soak/samples"] = "available 4096\n--\navailable 40"
+    guest.answers["cat samples"] = "available 4096\n--\navailable 40"
     result = run(lab, guest)
     assert not result.ok
     assert result.as_json()["guests"][0]["ok"]

@@ -37,6 +37,7 @@ awk '/^MemAvailable:/ { print "available", $2 * 1024 } /^SUnreclaim:/ { print "s
 END = "--"
 _LOOP = """
 cd FOLDER
+echo $$ >sampler.pid
 daemon=$(cat /run/xenvirtio-lab/daemon.pid 2>/dev/null)
 left=COUNT
 while [ $left -gt 0 ]; do
@@ -67,7 +68,7 @@ def _written(one: str, count: int, every: float) -> str:
 
 def collect(lab: Lab, guests: Sequence[Guest]) -> dict[str, list[dict[str, int]]]:
     """Ends it, and returns each place's samples, by "dom0" or the guest's name. Raises LabError."""
-    read = f"pkill -f '[s]h sampler'; cat {FOLDER}/samples"
+    read = f"cd {FOLDER}; kill $(cat sampler.pid) 2>/dev/null; cat samples"
     found = {"dom0": parse(lab.run(read).check().stdout)}
     for guest in guests:
         found[guest.name] = parse(guest.run(read, timeout=120).output, f"{guest.name}.")

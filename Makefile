@@ -7,6 +7,7 @@ RELEASE ?= trixie
 ACCESS ?= grant
 MINUTES ?= 20
 ROUNDS ?= 20
+ROOT ?= pv
 TYPES ?= pv pvh hvm
 PACKAGES ?= e2fsprogs gcc iproute2 libc6-dev mmdebstrap mount python3-dev python3-venv squashfs-tools zstd
 VENV := .venv
@@ -31,7 +32,7 @@ unit: setup
 	$(UNIT) --interpreted $(COMPILED)
 
 lab-test: setup
-	$(RUN)/python -m pytest -v --durations 30 $(or $(ONLY:%=tests/lab/test_%.py),tests/lab) --lab-release $(RELEASE) --rounds $(ROUNDS)
+	$(RUN)/python -m pytest -v --durations 30 $(or $(ONLY:%=tests/lab/test_%.py),tests/lab) --lab-release $(RELEASE) --rounds $(ROUNDS) --root-type $(ROOT)
 
 soak: setup
 	$(RUN)/xenvirtio lab soak --release $(RELEASE) --minutes $(MINUTES)

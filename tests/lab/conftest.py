@@ -42,6 +42,7 @@ _MARK = "lab_lost"
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab-release", default="trixie", help="Debian release of the lab (trixie, bookworm)")
     parser.addoption("--rounds", default="20", help="attach and detach so often (20)")
+    parser.addoption("--root-type", default="pv", help="guest that has its root on a virtio disk (pv, pvh)")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

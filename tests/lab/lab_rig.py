@@ -116,16 +116,16 @@ def usual_config(lab: Lab, name: str, mode: str, address: str = ADDRESS) -> Gues
     )
 
 
-#: in dom0: `xenvirtio create` for each path, in one process; Python's start takes longest there
-_CREATE_EACH = """
+#: in dom0: commands of xenvirtio in one process; Python's start takes longest there. argv: their words, JSON
+_EACH = """
 import contextlib, io, json, sys
 from xenvirtio.cli.main import main
 done = []
-for path in sys.argv[1:]:
+for words in json.loads(sys.argv[1]):
     said = io.StringIO()
     with contextlib.redirect_stderr(said):
         try:
-            main(["create", path])
+            main(words)
             status = 0
         except SystemExit as exit:
             status = exit.code
@@ -141,9 +141,18 @@ def create_each(lab: Lab, configs: Sequence[GuestConfig]) -> list[Completed]:
     split = "import sys; [open(p, 'w').write(t) for p, t in zip(sys.argv[1:], sys.stdin.read().split('\\0'))]"
     lab.run("mkdir -p /run/create-each").check()
     lab.run(["python3", "-c", split, *paths], stdin=texts).check()
-    output = lab.run([python(lab), "-c", _CREATE_EACH, *paths], timeout=30 + 10 * len(paths)).check().stdout
+    return xenvirtio_each(lab, [["create", path] for path in paths])
+
+
+def xenvirtio_each(lab: Lab, commands: Sequence[Sequence[str]]) -> list[Completed]:
+    """Commands of xenvirtio that are refused, one after the other: what each said."""
+    argv = [python(lab), "-c", _EACH, json.dumps([list(words) for words in commands])]
+    output = lab.run(argv, timeout=30 + 10 * len(commands)).check().stdout
     answers = json.loads(output.splitlines()[-1])
-    return [Completed(("xenvirtio", "create"), status, "", said) for status, said in answers]
+    return [
+        Completed(("xenvirtio", *words), status, "", said)
+        for words, (status, said) in zip(commands, answers, strict=True)
+    ]
 
 
 def python(lab: Lab) -> str:

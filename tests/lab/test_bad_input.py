@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lab.lab_rig import make_image, traces, traces_after
+from tests.lab.lab_rig import create_each, make_image, traces, traces_after
 from xenvirtio.lab.guest import Disk, GuestConfig, Nic, start
 
 if TYPE_CHECKING:
@@ -48,24 +48,17 @@ def test_an_image_that_is_not_there(lab: Lab, good: GuestConfig) -> None:
     assert "vda" in said
 
 
-def test_an_image_whose_size_is_no_multiple_of_512(lab: Lab, good: GuestConfig) -> None:
-    make_image(lab, IMAGE, 1_000_000)
-    said = messages(start(lab, good), 2)
-    assert "1000000" in said
-    assert "512" in said
-
-
-def test_a_second_disk_is_bad(lab: Lab, good: GuestConfig) -> None:
-    said = messages(start(lab, replace(good, disks=(*good.disks, Disk("/root/none.img", "vdb")))), 2)
-    assert "vdb" in said
-
-
-def test_a_vdev_that_nobody_knows(lab: Lab, good: GuestConfig) -> None:
-    assert "vq7z" in messages(start(lab, replace(good, disks=(Disk(IMAGE, "vq7z"),))), 2)
-
-
-def test_a_bridge_that_is_not_there(lab: Lab, good: GuestConfig) -> None:
-    assert "nobridge" in messages(start(lab, replace(good, nics=(Nic("nobridge"),))), 2)
+def test_what_cannot_be_served_is_refused_by_its_name(lab: Lab, good: GuestConfig) -> None:
+    odd = make_image(lab, "/root/odd.img", 1_000_000)
+    wrong: dict[tuple[str, ...], GuestConfig] = {
+        ("1000000", "512"): replace(good, disks=(Disk(odd),)),
+        ("vdb", "/root/none.img"): replace(good, disks=(*good.disks, Disk("/root/none.img", "vdb"))),
+        ("vq7z",): replace(good, disks=(Disk(IMAGE, "vq7z"),)),
+        ("nobridge",): replace(good, nics=(Nic("nobridge"),)),
+    }
+    for words, done in zip(wrong, create_each(lab, list(wrong.values())), strict=True):
+        said = messages(done, 2)
+        assert all(word in said for word in words), done
 
 
 def test_a_syntax_error_is_shown_with_line_column_and_caret(lab: Lab, good: GuestConfig) -> None:

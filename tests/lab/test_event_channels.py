@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 VDA = "/sys/bus/xen/devices/virtio-0"
 #: reads of 4 KiB in one job, at each depth
-REQUESTS = 500
+REQUESTS = 300
 DEPTHS = (1, 8)
 PARAMETER = "/sys/module/virtio_xenbus/parameters/queue_event_channels"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +21,7 @@ from tests.lab.lab_rig import (
     until_served,
     wait_for_address,
     xenvirtio,
+    xenvirtio_each,
 )
 from xenvirtio.lab.guest import TOOLS_DISK, Disk, Guest, GuestConfig, Nic, tcp
 
@@ -123,21 +123,16 @@ def test_a_mistake_is_told_once_with_the_next_step(web: Guest, lab: Lab, image: 
     assert image
     assert web.name == "web"
     before = traces(lab)
-    runs = [
-        f"(xenvirtio {shlex.join(words)}; echo status=$?) >/run/mistake.{number} 2>&1 &"
-        for number, words in enumerate(MISTAKES)
-    ]
-    shown = "; ".join(f"cat /run/mistake.{number}; echo ====" for number in range(len(MISTAKES)))
     lab.run(f"ln -s $(losetup --find --show {web.config.disks[0].path}) {LOOP}").check()
     try:
-        answers = lab.run("\n".join([*runs, "wait", shown]), timeout=COMMAND).stdout.split("====\n")
+        answers = xenvirtio_each(lab, list(MISTAKES))
     finally:
         lab.run(f"losetup --detach {LOOP}; rm {LOOP}").check()
-    for (words, told), answer in zip(MISTAKES.items(), answers[:-1], strict=True):
-        assert told in answer, words
-        assert "status=2" in answer, words
-        assert answer.count("try:") == 1, words
-        assert "Traceback" not in answer, words
+    for done, told in zip(answers, MISTAKES.values(), strict=True):
+        assert done.returncode == 2, done
+        assert told in done.stderr, done
+        assert done.stderr.count("try:") == 1, done
+        assert "Traceback" not in done.stderr, done
     assert traces(lab) == before
 
 

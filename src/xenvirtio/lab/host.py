@@ -87,6 +87,16 @@ class Host:
                 raise
             raise LabError(f"{what}: cannot write {self.log}: {error.strerror}", hint=OTHER_FOLDER) from None
 
+    def chroot(self, tree: Path, script: str, *words: str, limit: float, what: str) -> str:
+        """Runs a shell script, with `words` as its arguments, as root in a Debian tree; as `run`."""
+        environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "CFLAGS=-g0"]
+        return self.run(
+            ["chroot", str(tree), "/usr/bin/env", "-i", *environment, "sh", "-euc", script, "sh", *words],
+            limit=limit,
+            what=what,
+            root=True,
+        )
+
     def _run(self, name: str, command: Sequence[str], limit: float, what: str, stdin: bytes | None) -> str:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:

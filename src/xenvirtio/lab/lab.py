@@ -14,7 +14,19 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
 from xenvirtio.errors import LabError, TimeLimit
-from xenvirtio.lab import commands, debian, emulator, image, machine, payload, prune, qemu, restore, snapshot
+from xenvirtio.lab import (
+    commands,
+    debian,
+    emulator,
+    image,
+    kernelmodule,
+    machine,
+    payload,
+    prune,
+    qemu,
+    restore,
+    snapshot,
+)
 from xenvirtio.lab.dom0.protocol import Kind
 from xenvirtio.lab.host import Host
 from xenvirtio.lab.paths import Cache, lab_command, locked, newest
@@ -210,6 +222,13 @@ class Lab:
                 f"cannot get {remote} from dom0: {b''.join(errors).decode(errors='replace').strip()}"
             )
         part.replace(local)
+
+    # --- programs for dom0 and guests ---
+
+    def kernel_module(self, sources: Path) -> bytes:
+        """A module for the kernel of dom0 and guests, built of a folder with its Kbuild. Raises LabError."""
+        base = image.ensure(self._cache, self.release, self._progress)
+        return kernelmodule.build(base, sources)
 
     # --- inner ---
 

@@ -50,20 +50,10 @@ def check(cache: Cache, name: str, module: Path, progress: Progress) -> str:
             folder.mkdir(parents=True)
             with progress.stage(f"Install Debian {release.name}'s kernel headers and checkers", 420) as stage:
                 bootstrap(host, folder, release, PACKAGES, stage.left)
-                _chroot(host, tree, _CHECKPATCH, stage.left, "unpack checkpatch")
+                host.chroot(tree, _CHECKPATCH, limit=stage.left, what="unpack checkpatch")
                 (folder / "complete").touch()
         with progress.stage(f"Check the guest module against {release.name}'s kernel", 240) as stage:
             host.run(["rm", "-rf", str(tree / _MODULE)], limit=20, what="remove old sources", root=True)
             copy = ["cp", "-r", str(module), str(tree / _MODULE)]
             host.run(copy, limit=20, what="copy the module's sources", root=True)
-            return _chroot(host, tree, _CHECK, stage.left, "check the guest module")
-
-
-def _chroot(host: Host, tree: Path, script: str, limit: float, what: str) -> str:
-    environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]
-    return host.run(
-        ["chroot", str(tree), "/usr/bin/env", "-i", *environment, "sh", "-euc", script],
-        limit=limit,
-        what=what,
-        root=True,
-    )
+            return host.chroot(tree, _CHECK, limit=stage.left, what="check the guest module")

@@ -136,9 +136,9 @@ def _build(
         packages = fetch_wheels(cache, debian.RELEASES[image.release], sources, stage.left)
         _copy_sources(host, tree, sources, archive, packages)
         stage.say("compiling")
-        _chroot(host, tree, _PYTHON_SCRIPT, stage.left, "build xenvirtio in the image")
+        host.chroot(tree, _PYTHON_SCRIPT, limit=stage.left, what="build xenvirtio in the image")
     with progress.stage(f"Build the guest module for Linux {image.kernel}", limit=180) as stage:
-        _chroot(host, tree, _module_script(image), stage.left, "build the guest module")
+        host.chroot(tree, _module_script(image), limit=stage.left, what="build the guest module")
     with progress.stage("Make the guests' files", limit=120) as stage:
         _guest_files(host, folder / "guest.new", image, stage.left)
     with progress.stage("Pack xenvirtio's disk", limit=60) as stage:
@@ -278,18 +278,3 @@ def _pack(host: Host, tree: Path, disk: Path, limit: float) -> None:
     with part.open("r+b") as file:
         file.truncate(DISK_BYTES)
     part.replace(disk)
-
-
-def _chroot(host: Host, tree: Path, script: str, limit: float, what: str) -> None:
-    environment = [
-        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-        "HOME=/root",
-        "LANG=C.UTF-8",
-        "CFLAGS=-g0",
-    ]
-    host.run(
-        ["chroot", str(tree), "/usr/bin/env", "-i", *environment, "sh", "-euc", script],
-        limit=limit,
-        what=what,
-        root=True,
-    )

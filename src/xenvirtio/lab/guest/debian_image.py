@@ -202,9 +202,7 @@ def _fill_tree(
     host.run(["cp", "-rT", str(overlay), str(tree)], limit=20, what="configure the guest", root=True)
     shutil.rmtree(overlay)
     stage.say("initramfs")
-    environment = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8"]
-    command = ["chroot", str(tree), "/usr/bin/env", "-i", *environment, "sh", "-euc", _FINISH, "sh", kernel]
-    host.run(command, limit=stage.left, what="make the guest's initramfs", root=True)
+    host.chroot(tree, _FINISH, kernel, limit=stage.left, what="make the guest's initramfs")
     key = str(tree / "root/.ssh/id")
     owned = ["install", "-m", "600", "-o", str(os.getuid()), key, str(made.ssh_key)]
     host.run(owned, limit=10, what="take the guest's key", root=True)

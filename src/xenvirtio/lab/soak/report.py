@@ -34,7 +34,7 @@ def _guest(guest: GuestResult) -> Iterator[str]:
         f"memory access {guest.memory_access}"
     )
     wrote = (
-        f"fio: {disk.passes} passes wrote {disk.bytes_written / MIB:.0f} MiB in blocks of 512 B to 256 KiB"
+        f"fio, passes: {disk.passes}; wrote {disk.bytes_written / MIB:.0f} MiB in blocks of 512 B to 256 KiB"
     )
     yield f"  {_mark(disk.ok)} {wrote} and verified {disk.bytes_verified / MIB:.0f} MiB"
     if disk.error:

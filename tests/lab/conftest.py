@@ -46,10 +46,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Limits for an emulated machine, where a test says nothing else."""
+    """Limits for an emulated machine, where a test says nothing else; what fixtures wait for has its own."""
     for item in items:
         if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(420))
+            item.add_marker(pytest.mark.timeout(420, func_only=True))
 
 
 class Meanwhile:

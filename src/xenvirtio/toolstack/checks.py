@@ -83,7 +83,10 @@ def check_image(device: VirtioDevice) -> None:
 
 def check_file(name: str, path: str, writable: bool, form: str = "raw") -> None:
     """Raises UsageError unless a disk's image is there, whole, and in use by nobody who excludes this use."""
-    from xenvirtio.device.block.lock import lock_image  # only who has a disk needs the devices' room
+    from xenvirtio.device.block.lock import (  # only who has a disk needs the devices' room
+        lock_image,
+        open_image,
+    )
 
     try:
         mode = os.stat(path).st_mode
@@ -96,10 +99,12 @@ def check_file(name: str, path: str, writable: bool, form: str = "raw") -> None:
     if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)):
         raise UsageError(f"{name}: {path} is neither a file nor a block device")
     try:
-        handle = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+        handle = open_image(path, not writable)
     except OSError as error:
         hint = "give it read-only: access=ro" if writable else None
         raise UsageError(f"{name}: cannot open {path}: {error.strerror}", hint) from None
+    except UsageError as error:
+        raise UsageError(f"{name}: {error.message}", error.hint) from None
     with open(handle, "rb", buffering=0) as image:
         _check_content(name, path, image, form)
         try:

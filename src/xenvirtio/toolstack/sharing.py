@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,11 @@ def check_path(view: View, vdev: str, path: str, writable: bool) -> None:
                 f"disk {vdev}: {path} is in use by guest {name} as {user.vdev}{how}",
                 hint=f"{command} {name} {user.vdev}; or give it read-only to both (access=ro)",
             )
+    if writable and (loop := writing_loop(path)):
+        raise UsageError(
+            f"disk {vdev}: {path} is attached to {loop}, which writes to it",
+            hint=f"losetup --detach {loop}; or serve that: phy:{loop}",
+        )
 
 
 def users(view: View) -> Iterator[User]:
@@ -89,6 +95,19 @@ def _identity(path: str) -> tuple[object, ...] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def writing_loop(path: str, sys: Path = SYS) -> str | None:
+    """A loop device that writes to the file, which no lock of ours meets; None for block devices."""
+    with suppress(OSError):
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        for device in sys.glob("block/loop*"):
+            with suppress(OSError):
+                same = os.path.samefile((device / "loop/backing_file").read_text().rstrip("\n"), path)
+                if same and (device / "ro").read_text().strip() == "0":
+                    return f"/dev/{device.name}"
+    return None
 
 
 def backing_file(number: int, sys: Path = SYS) -> str | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenvirtio.device import syscalls
-from xenvirtio.device.block.lock import lock_image
+from xenvirtio.device.block.lock import lock_image, open_image
 from xenvirtio.errors import UsageError
 from xenvirtio.spec.block import SECTOR_SIZE
 
@@ -128,9 +128,8 @@ class Image:
 
 
 def _open(config: BlockConfig) -> int:
-    flags = (os.O_RDONLY if config.read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        fd = os.open(config.path, flags)  # O_NONBLOCK: a fifo given by mistake must not block the worker
+        fd = open_image(config.path, config.read_only)
     except OSError as error:
         hints = {
             errno.ENOENT: f"make it: truncate -s 8G {config.path}",

@@ -5,12 +5,17 @@ block/file-posix.c, and so do we. Byte 100+n, locked for reading: "I use permiss
 nobody else use permission n". Whoever opens an image takes its bytes first and then tests whether somebody
 holds the counterpart of one of them. Permissions are those of include/block/block-common.h: 0 read, 1
 write, 2 write unchanged data, 3 resize.
+
+The kernel knows of no such locks. What it uses itself (a mounted file system, LVM, md, swap) it has claimed,
+which only an exclusive open of the block device meets (open(2), O_EXCL).
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import os
+import stat
 import struct
 
 from xenvirtio.errors import UsageError
@@ -40,6 +45,25 @@ def lock_image(fd: int, path: str, read_only: bool) -> None:
         answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, byte, 1, 0))
         if _FLOCK.unpack(answer)[0] != fcntl.F_UNLCK:
             raise _in_use(path, read_only)
+
+
+def open_image(path: str, read_only: bool) -> int:
+    """Open an image, a block device for writing exclusively; raises OSError, or UsageError if it is claimed.
+
+    The descriptor is not blocking: a fifo given by mistake must not hold us up.
+    """
+    flags = (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC | os.O_NONBLOCK
+    if not read_only and stat.S_ISBLK(os.stat(path).st_mode):
+        flags |= os.O_EXCL
+    try:
+        return os.open(path, flags)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        raise UsageError(
+            f"{path}: in use on this machine: mounted, or a part of a volume",
+            f"`lsblk {path}` shows by what; end that, or give the disk read-only",
+        ) from error
 
 
 def _in_use(path: str, read_only: bool) -> UsageError:

@@ -2,18 +2,21 @@
 
     grow:    the image, then the disk      shrink:  the disk, then the image
 
-so that the disk never ends behind its image. Without a size the disk follows its image, or block device.
+so that the disk never ends behind its image: what fails is taken back in the reverse order, and rather stays
+half-done with an image that is longer than its disk. Without a size the disk follows its image, or block
+device.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from xenvirtio.errors import UsageError
+from xenvirtio.errors import UsageError, XenvirtioError
 from xenvirtio.toolstack.checks import SECTOR, check_user
 from xenvirtio.toolstack.hotplug.update import DEFAULT_LIMIT, change_settings
 from xenvirtio.toolstack.running import check_daemon, find_running, need_device
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from xenvirtio.toolstack.create import Toolstack
     from xenvirtio.toolstack.nodes import Plugged
     from xenvirtio.toolstack.xl import Domain
+    from xenvirtio.xen.interfaces import Store
 
 SIZE = re.compile(r"([+-]?)(\d{1,18})([kmgtKMGT]?)(?:i?[bB])?")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -61,18 +65,45 @@ def resize(
     before = min(int(device.settings.get("size", end)), end)
     after = end if size is None else parse_size(size, before)
     _check(domain, device, before, after, by_hand=size is not None, shrink=shrink)
-    path = device.settings["path"]
     if after > end:
-        os.truncate(path, after)
-    try:
-        change_settings(toolstack.store, device, {"size": str(after)}, limit)
-    except BaseException:
-        if after > end:
-            os.truncate(path, end)
-        raise
+        _grow(toolstack.store, device, (before, after), end, limit)
+        return Resized(vdev, before, after)
+    change_settings(toolstack.store, device, {"size": str(after)}, limit)
     if size is not None and after < end:
-        os.truncate(path, after)
+        _set_end(device, after, f"{vdev} ends at {after} bytes now, its image does not")
     return Resized(vdev, before, after)
+
+
+def _grow(store: Store, device: Plugged, sizes: tuple[int, int], end: int, limit: float) -> None:
+    """The image from `end`, then the disk, from and to `sizes`. A disk that followed its image stops to."""
+    before, after = sizes
+    if "size" not in device.settings:
+        change_settings(store, device, {"size": str(before)}, limit)
+        device = replace(device, settings={**device.settings, "size": str(before)})
+    _set_end(device, after, f"{device.vdev} stays as it is")
+    try:
+        change_settings(store, device, {"size": str(after)}, limit)
+    except BaseException as error:
+        # the daemon may still be about to grow the disk: the image is cut when it says that it ends before
+        try:
+            change_settings(store, device, {"size": str(before)}, limit)
+        except XenvirtioError:
+            kept = f"{device.settings['path']} keeps its {after} bytes"
+            raise XenvirtioError(
+                f"{device.vdev} may have grown or not: {error}; {kept}", "xenvirtio list"
+            ) from error
+        _set_end(device, end, f"{device.vdev} stays as it is")
+        raise
+
+
+def _set_end(device: Plugged, size: int, otherwise: str) -> None:
+    """The image's own size. Raises UsageError for one that its file system cannot have, or XenvirtioError."""
+    path = device.settings["path"]
+    try:
+        os.truncate(path, size)
+    except OSError as error:
+        kind = UsageError if error.errno in (errno.EFBIG, errno.EINVAL) else XenvirtioError
+        raise kind(f"{path} cannot get {size} bytes: {error.strerror}; {otherwise}", f"df {path}") from error
 
 
 def parse_size(text: str, base: int) -> int:

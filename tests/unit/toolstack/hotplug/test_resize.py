@@ -98,6 +98,44 @@ def test_a_change_that_the_device_refuses_is_taken_back(world: World) -> None:
     assert (world.folder / "a.img").stat().st_size == MIB
 
 
+def test_a_grow_that_fails_leaves_neither_disk_nor_image_longer(world: World) -> None:
+    served: list[str | None] = []
+
+    def daemon() -> None:
+        """Refuses to grow the disk; notes what size it is told, and how long the image is then."""
+        served.append(f"{world.store.read(f'{B}/0/host/size')} {(world.folder / 'a.img').stat().st_size}")
+        update = world.store.read(f"{B}/0/host/update") or ""
+        refused = world.store.read(f"{B}/0/host/size") == str(2 * MIB)
+        world.store.write(f"{B}/0/host/updated", f"{update} no memory" if refused else update)
+        world.store.steps = [daemon]
+
+    world.store.steps = [daemon]
+    with pytest.raises(XenvirtioError, match="vda cannot be changed: no memory"):
+        resize("g", "vda", "2M", world.toolstack, 0.3)
+    assert served == [f"{MIB} {MIB}", f"{2 * MIB} {2 * MIB}", f"{MIB} {2 * MIB}"]
+    assert (world.folder / "a.img").stat().st_size == MIB
+    assert world.store.read(f"{B}/0/host/size") == str(MIB)
+
+
+def test_an_image_is_not_cut_before_the_daemon_says_that_the_disk_ends(world: World) -> None:
+    def daemon_ends() -> None:
+        world.store.write(f"{B}/0/host/updated", world.store.read(f"{B}/0/host/update") or "")
+        world.store.steps = []
+
+    world.store.steps = [daemon_ends]
+    with pytest.raises(XenvirtioError, match=r"a\.img keeps its 2097152 bytes"):
+        resize("g", "vda", "2M", world.toolstack, 0.1)
+    assert (world.folder / "a.img").stat().st_size == 2 * MIB
+
+
+def test_a_size_that_the_file_system_cannot_hold_is_a_mistake(world: World) -> None:
+    answers(world)
+    with pytest.raises(UsageError, match=r"a\.img cannot get \d+ bytes: File too large; vda stays") as caught:
+        resize("g", "vda", "900000T", world.toolstack, 0.3)
+    assert caught.value.hint
+    assert (world.folder / "a.img").stat().st_size == MIB
+
+
 def test_a_device_that_is_not_served_cannot_change(world: World) -> None:
     world.store.write(f"{B}/0/state", "6")
     world.store.write(f"{B}/0/error", "the worker died 6 times")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from xenvirtio.errors import XenError, XenvirtioError
@@ -98,7 +99,10 @@ class ServedGuest:
             return
         if device.order is None and device.changed(self._store, self._own):  # else `answered` looks again
             host = dict(device.settings.host) if device.settings is not None else {}
-            self._order(device, messages.Update(self._next(), devid, host))
+            try:
+                self._order(device, messages.Update(self._next(), devid, host))
+            except messages.MessageError as error:
+                device.confirm(self._store, self._own, error.message)
 
     # --- what the walk wants ---
 
@@ -109,7 +113,21 @@ class ServedGuest:
             except XenvirtioError as error:
                 words = f"{error.message} ({error.hint})" if error.hint else error.message
                 logger.warning("guest %s device %s: %s", self.guest.name, device.key, words)
-                self._act(device, device.walk.failed(words))
+                if isinstance(action, backend.Publish):
+                    self._loop.later(self._limits.retry_seconds, partial(self._publish_again, device, action))
+                else:
+                    self._act(device, device.walk.failed(words))
+
+    def _publish_again(self, device: ServedDevice, action: backend.Publish) -> None:
+        if device.published is action and self._serves(device):
+            self._act(device, [action])
+
+    def _prepare_again(self, device: ServedDevice) -> None:
+        if self._serves(device):
+            self._act(device, device.walk.again())
+
+    def _serves(self, device: ServedDevice) -> bool:
+        return self.devices.get(device.key.devid) is device and not self.gone and not self._stopping
 
     def _do(self, device: ServedDevice, action: backend.Action) -> None:
         key = device.key
@@ -133,7 +151,14 @@ class ServedGuest:
                 self._order(device, messages.Detach(self._next(), key.devid))
             case backend.Discard():
                 self._order(device, messages.Discard(self._next(), key.devid))
+            case backend.Retry(words):
+                seconds = device.next_try(self._limits)
+                logger.warning(
+                    "guest %s device %s: %s; tried again in %.0f s", self.guest.name, key, words, seconds
+                )
+                self._loop.later(seconds, partial(self._prepare_again, device))
             case backend.Publish(state, error):
+                device.published = action
                 access = device.settings.access if device.settings is not None else ()
                 self._store.transact(lambda view: nodes.publish(view, key, self._own, state, access, error))
 
@@ -153,7 +178,11 @@ class ServedGuest:
             self._limits.order_seconds, lambda: self._late(device, type(order).__name__)
         )
         device.expect(order.ticket, type(order), deadline)
-        self.life.send(order)
+        try:
+            self.life.send(order)
+        except messages.MessageError:
+            device.settle()
+            raise
 
     def _late(self, device: ServedDevice, order: str) -> None:
         logger.error(

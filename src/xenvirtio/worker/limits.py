@@ -17,7 +17,8 @@ class Limits:
     order_seconds: float = 30.0
     """a worker that has not carried out an order by then is killed (and started again)"""
     retry_seconds: float = 1.0
-    """after XenStore could not tell about a guest's nodes"""
+    """after XenStore failed; and, at first, after what a connected device serves could not be opened"""
+    retry_seconds_max: float = 30.0
     report_seconds: float = 3.0
     """for all workers to report: less than `status.QUERY_SECONDS`, after which nobody waits any more"""
     gone_seconds: float = 1.0

@@ -76,9 +76,10 @@ class Loop:
         wait = self._until_next_timer()
         if limit is not None and (wait < 0 or wait > limit):
             wait = limit
-        for fd, _ in self._epoll.poll(wait, EVENTS_AT_ONCE):
-            call = self._calls.get(fd)
-            if call is not None:  # an earlier call of this turn may have removed it
+        ready = [(fd, self._calls.get(fd)) for fd, _ in self._epoll.poll(wait, EVENTS_AT_ONCE)]
+        for fd, call in ready:
+            # an earlier call of this turn may have removed it, and its number may be another one's by now
+            if call is not None and self._calls.get(fd) is call:
                 call()
             if self.stopped:
                 return

@@ -11,8 +11,9 @@ from xenvirtio.transport.xenbus.nodes import DeviceKey, NodeError, Settings
 from xenvirtio.worker import messages
 
 if TYPE_CHECKING:
-    from xenvirtio.transport.xenbus.backend import Action
+    from xenvirtio.transport.xenbus.backend import Action, Publish
     from xenvirtio.transport.xenbus.nodes import Snapshot
+    from xenvirtio.worker.limits import Limits
     from xenvirtio.worker.loop import Timer
     from xenvirtio.xen.interfaces import Store
 
@@ -27,6 +28,9 @@ class ServedDevice:
         self.ticket = 0
         self.order: type[messages.Message] | None = None
         self.deadline: Timer | None = None
+        self.published: Publish | None = None
+        """the newest; one that failed is written again unless there is a newer one"""
+        self._tries = 0
 
     def expect(self, ticket: int, order: type[messages.Message], deadline: Timer) -> None:
         self.settle()
@@ -39,6 +43,11 @@ class ServedDevice:
         order, self.order, self.deadline = self.order, None, None
         return order
 
+    def next_try(self, limits: Limits) -> float:
+        """Seconds until what failed is tried again: more each time, until it has worked."""
+        self._tries += 1
+        return min(limits.retry_seconds * (1 << min(self._tries - 1, 16)), limits.retry_seconds_max)
+
     def follow(self, order: type[messages.Message] | None, words: str | None, now: Snapshot) -> list[Action]:
         """What the worker's answer to an order leads to; with `words` it could not be carried out."""
         if order is messages.Discard:
@@ -48,6 +57,7 @@ class ServedDevice:
         if words is not None and order in (messages.Prepare, messages.Attach):
             return self.walk.failed(words)
         if order is messages.Prepare:
+            self._tries = 0
             return self.walk.prepared(now)
         if order is messages.Attach:
             return self.walk.attached(now)

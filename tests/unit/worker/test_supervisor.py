@@ -5,110 +5,15 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import time
-from typing import TYPE_CHECKING
 
 import pytest
 
-from xenvirtio.errors import XenError
-from xenvirtio.testing.backend import InProcessBackend, plug, remove
-from xenvirtio.testing.echo import ECHO, EchoDevice
-from xenvirtio.testing.frontend import Frontend
-from xenvirtio.testing.guest import GrantGuest
-from xenvirtio.testing.xen import FakeXen
+from tests.unit.worker.worker_rig import LIMITS, ROOT, House, fail_reads, served
+from xenvirtio.testing.backend import plug, remove
+from xenvirtio.testing.echo import ECHO
 from xenvirtio.transport.xenbus.nodes import DeviceKey
 from xenvirtio.transport.xenbus.states import XenbusState
-from xenvirtio.worker.limits import Limits
 from xenvirtio.worker.supervisor import Supervisor
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from xenvirtio.testing.driver import Driver
-
-ROOT = "/local/domain/0/backend/virtio"
-LIMITS = Limits(restart_delay=0.1, retry_seconds=0.02, gone_seconds=0.1, report_seconds=0.1)
-
-
-class House:
-    """A daemon, guest 5 with a device that is connected, guest 6 with nothing yet."""
-
-    def __init__(self, directory: Path) -> None:
-        self.xen, self.directory = FakeXen(), directory
-        self.guests = {domid: GrantGuest(domid=domid) for domid in (5, 6)}
-        self.fronts: list[Frontend] = []
-        for domid in self.guests:
-            self.xen.start_domain(domid, f"guest{domid}")
-        self.backend = self.daemon()
-        self.front = self.plug(5, 0)
-        self.driver = self.drive(self.front)
-
-    def daemon(self) -> InProcessBackend:
-        backend = InProcessBackend(self.xen, self.directory, lambda *_: EchoDevice(), LIMITS)
-        for front in self.fronts:
-            backend.know(front.key.domid, front)
-        return backend.__enter__()
-
-    def plug(self, domid: int, devid: int) -> Frontend:
-        front = Frontend(self.xen, self.guests[domid], domid, devid, lambda: self.backend.turn())
-        self.fronts.append(front)
-        self.backend.know(domid, front)
-        plug(self.xen, DeviceKey(domid, devid), ECHO)
-        return front
-
-    def drive(self, front: Frontend) -> Driver:
-        front.connect()
-        front.negotiate()
-        driver = front.add_queue(0, 16)
-        front.drive()
-        return driver
-
-    def echo(self, front: Frontend, driver: Driver) -> None:
-        driver.add([b"data"], [4])
-        front.kick(driver)
-        (used,) = front.wait_used(driver)
-        assert used.data == [b"data"]
-
-    def turn(self, seconds: float = 0.0) -> None:
-        end = time.monotonic() + seconds
-        for _ in range(30):
-            self.backend.turn()
-        while time.monotonic() < end:
-            self.backend.turn()
-
-    def close(self) -> None:
-        self.backend.stop()
-        for front in self.fronts:
-            front.close()
-        for guest in self.guests.values():
-            guest.close()
-        self.xen.close()
-
-
-@pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
-    house = House(tmp_path)
-    yield house
-    house.close()
-
-
-def served(house: House) -> list[int]:
-    return sorted(house.backend.supervisor.guests)
-
-
-def fail_reads(
-    house: House, monkeypatch: pytest.MonkeyPatch, fails: Callable[[str], bool], number: int
-) -> None:
-    read = house.backend.store.read
-
-    def reading(path: str) -> str | None:
-        if fails(path):
-            raise XenError(f"XenStore: {path}", number)
-        return read(path)
-
-    monkeypatch.setattr(house.backend.store, "read", reading)
-
 
 # --- the worker's restart ---
 
@@ -285,28 +190,6 @@ def test_names_that_a_driver_domain_may_not_read_are_done_without(
     assert house.backend.supervisor.guests[6].guest.name == "domain 6"
 
 
-def test_xenstore_s_trouble_with_one_guest_passes_and_is_that_guest_s(
-    house: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    with monkeypatch.context() as trouble:
-        fail_reads(house, trouble, lambda path: "/virtio/6/" in path or "domain/6/" in path, errno.EIO)
-        late = house.plug(6, 1)
-        house.turn(0.05)
-        house.echo(house.front, house.driver)
-    with caplog.at_level(logging.WARNING):
-        with house.xen.connect(0) as store:
-            store.write(late.key.backend(0) + "/online", "1")  # the next word of the toolstack
-        late.wait_backend(XenbusState.INIT_WAIT)
-        with monkeypatch.context() as trouble:
-            fail_reads(house, trouble, lambda path: path == f"{late.key.frontend}/state", errno.EIO)
-            late.offer()
-            late.set_state(XenbusState.INITIALISED)
-            house.turn(0.05)
-            house.echo(house.front, house.driver)
-        assert f"XenStore: {late.key.frontend}/state" in caplog.text
-    late.wait_backend(XenbusState.CONNECTED)
-
-
 @pytest.mark.parametrize("gone_before", [False, True])
 def test_devices_of_another_transport_are_never_written_nor_removed(house: House, gone_before: bool) -> None:
     front = house.plug(6, 0)
@@ -330,29 +213,3 @@ def test_devices_of_another_transport_are_never_written_nor_removed(house: House
         assert store.names(f"{ROOT}/6") == ["3"]
         left = {name: store.read(f"{ROOT}/6/3/{name}") for name in store.names(f"{ROOT}/6/3") or []}
         assert left == nodes | {"online": "0", "state": "5"}
-
-
-def test_after_a_failed_attach_the_next_daemon_serves_a_frontend_that_starts_again(house: House) -> None:
-    front = house.plug(6, 0)
-    front.wait_backend(XenbusState.INIT_WAIT)
-    front.offer(device_page="12345")
-    front.set_state(XenbusState.INITIALISED)
-    front.wait_backend(XenbusState.CLOSED)
-    house.backend.stop()
-    house.backend = house.daemon()
-    front.take_back()
-    house.turn()
-    assert front.backend_state is XenbusState.CLOSED
-    front.set_state(XenbusState.INITIALISING)
-    house.echo(front, house.drive(front))
-
-
-def test_words_of_any_length_reach_the_toolstack(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object) -> EchoDevice:
-        raise OSError("\N{SNOWMAN}" * 5000)
-
-    monkeypatch.setattr(house.backend, "make_device", broken)
-    front = house.plug(6, 0)
-    front.wait_backend(XenbusState.CLOSED)
-    error = house.backend.store.read(f"{ROOT}/6/0/error") or ""
-    assert 0 < len(error.encode()) <= 1024

@@ -11,6 +11,9 @@
                                (B: Closed)    (B: Closing, until F is Closed)
                                     └─ F: Initialising ──► WAITING
 
+    a device that was connected when its worker or the daemon went: PREPARING ──failed──► RETRYING ──►
+    PREPARING, and so on; B stays Connected, and requests wait. When F lets go of it: CLOSED
+
     at any time: B gone → Discard → OFF;  online=0 and no frontend connected → Discard → LEAVING
                                           ──discarded──► OFF (B: Closed: what it served is free for others)
 
@@ -40,6 +43,7 @@ class Phase(Enum):
     DETACHING = auto()
     CLOSING = auto()
     CLOSED = auto()
+    RETRYING = auto()
     FAILED = auto()
     LEAVING = auto()
     OFF = auto()
@@ -68,6 +72,13 @@ class Discard:
 
 
 @dataclass(frozen=True)
+class Retry:
+    """Opening failed, perhaps for a moment, under a guest that uses the device: `again` is for later."""
+
+    words: str
+
+
+@dataclass(frozen=True)
 class Publish:
     """Write B/state, with B/error if there are words."""
 
@@ -75,7 +86,7 @@ class Publish:
     error: str | None = None
 
 
-Action = Prepare | Attach | Detach | Discard | Publish
+Action = Prepare | Attach | Detach | Discard | Retry | Publish
 
 #: the frontend offers a page and a port, or uses them
 OFFERING = (XenbusState.INITIALISED, XenbusState.CONNECTED)
@@ -122,8 +133,13 @@ class Walk:
                 if not now.online:
                     return self._off(now)
                 if now.frontend is XenbusState.INITIALISING:
+                    if not self._hosted:
+                        return self._prepare(resume=False)
                     self.phase = Phase.WAITING
                     return [Publish(XenbusState.INIT_WAIT)]
+            case Phase.RETRYING:
+                if now.frontend not in OFFERING:
+                    return self._close(now)
             case Phase.FAILED | Phase.OFF:
                 if not now.online:
                     return self._off(now)
@@ -168,8 +184,13 @@ class Walk:
         return self.step(now) if now.online else [Publish(XenbusState.CLOSED)]
 
     def failed(self, words: str) -> list[Action]:
-        """Opening failed (the host's problem: stays until the toolstack or the guest starts it again), or
-        attaching did (the guest's: it may start again from Initialising)."""
+        """Opening failed (the host's problem: stays until the toolstack or the guest starts it again, unless
+        the guest was using the device), or attaching did (the guest's: it may start again from Initialising).
+        """
+        if self.phase is Phase.PREPARING and self._resume and self._frontend in OFFERING:
+            self._hosted = False
+            self.phase = Phase.RETRYING
+            return [Retry(words)]
         if self.phase is Phase.PREPARING:
             self._hosted = False
             self.phase = Phase.FAILED
@@ -178,6 +199,10 @@ class Walk:
             self.phase = Phase.CLOSED
             return [Publish(XenbusState.CLOSED, words)]
         return []
+
+    def again(self) -> list[Action]:
+        """Time has passed since `Retry`."""
+        return self._prepare(resume=True) if self.phase is Phase.RETRYING else []
 
     def gave_up(self, words: str) -> list[Action]:
         """The worker died too often."""

@@ -23,7 +23,7 @@ from xenvirtio.toolstack.configuration.vif import server, virtio_nic
 from xenvirtio.toolstack.connect import wait_for_backends, wait_for_guest
 from xenvirtio.toolstack.create import DEFAULT_LIMIT, uninterrupted
 from xenvirtio.toolstack.hotplug.detach import UNDO_LIMIT, pull
-from xenvirtio.toolstack.nodes import Plugged, plug, plugged, state, words
+from xenvirtio.toolstack.nodes import BACKEND, Plugged, plug, plugged, state, words
 from xenvirtio.toolstack.running import check_daemon, find_running, lost, need_record, refuse_qemu_disk
 from xenvirtio.toolstack.sharing import check_unshared
 
@@ -152,17 +152,24 @@ def _nic(atom: Atom, domain: Domain, view: View) -> Callable[[View], VirtioDevic
     def choose(view: View) -> VirtioDevice:
         nics = [device for device in plugged(view, domain.domid) if device.number >= DISKS_MAX]
         taken = {device.number - DISKS_MAX for device in nics}
-        number = next((n for n in range(NICS_MAX) if n not in taken), None)
-        if number is None:
+        macs = _macs_of_xl(view, domain) | {nic.settings.get("mac"): nic.vdev for nic in nics}
+        free = [virtio_nic(atom, domain.name, n) for n in range(NICS_MAX) if n not in taken]
+        if not free:
             raise UsageError(f"guest {domain.name} has {NICS_MAX} virtio NICs already")
-        nic = virtio_nic(atom, domain.name, number)
-        for other in nics:
-            if other.settings.get("mac") == nic.mac:
-                hint = "leave mac= out, and one is made"
-                raise UsageError(f"{other.vdev} of guest {domain.name} has the MAC address {nic.mac}", hint)
+        nic = next((nic for nic in free if nic.mac not in macs), None)  # the MAC that is made goes by number
+        if nic is None:
+            mac = free[0].mac
+            hint = "leave mac= out, and one is made"
+            raise UsageError(f"{macs[mac]} of guest {domain.name} has the MAC address {mac}", hint)
         return nic_device(nic, MemoryAccess.GRANT)
 
     return choose
+
+
+def _macs_of_xl(view: View, domain: Domain) -> dict[str | None, str]:
+    """MAC addresses of the NICs that xl made: netback's and QEMU's."""
+    top = f"/local/domain/{BACKEND}/backend/vif/{domain.domid}"
+    return {view.read(f"{top}/{name}/mac"): f"xl's NIC {name}" for name in view.names(top) or []}
 
 
 def _remember(toolstack: Toolstack, domain: Domain, device: VirtioDevice) -> None:

@@ -53,6 +53,18 @@ def test_a_nic_with_an_address_that_the_guest_has_is_refused(world: World) -> No
         attach("g", [f"model=virtio,mac={mac}"], world.toolstack, QUICK)
 
 
+def test_a_nic_does_not_get_the_address_of_one_that_xl_or_qemu_serves(world: World) -> None:
+    answers(world)
+    detach("g", "eth0", world.toolstack, DetachOptions(0.3))
+    made = attach("g", ["model=virtio"], world.toolstack, QUICK).device.settings["mac"]
+    detach("g", "eth0", world.toolstack, DetachOptions(0.3))
+    world.store.write("/local/domain/0/backend/vif/1/0/mac", made)
+    other = attach("g", ["model=virtio"], world.toolstack, QUICK).device.settings["mac"]
+    assert other != made
+    with pytest.raises(UsageError, match=f"xl's NIC 0 of guest g has the MAC address {made}"):
+        attach("g", [f"model=virtio,mac={made}"], world.toolstack, QUICK)
+
+
 def test_a_paused_guest_finds_its_device_later(world: World) -> None:
     world.write_domains([{**world.domains[1], "flags": "--p---"}])
     assert not attach("g", [new_disk(world)], world.toolstack, QUICK).connected

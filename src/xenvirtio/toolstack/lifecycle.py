@@ -43,8 +43,15 @@ DAEMON_LOOK = 1.0
 
 
 def leave_watcher(record: Record, logs: Path = LOGS) -> None:
-    """Start the process that watches a guest, in a session of its own; its words go to <logs>/<guest>.log."""
-    logs.mkdir(mode=0o755, parents=True, exist_ok=True)
+    """Start the process that watches a guest, in a session of its own; its words go to <logs>/<guest>.log.
+
+    Raises XenvirtioError if there can be no log.
+    """
+    try:
+        logs.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        words = f"the guest's log cannot be made in {logs}: {error.strerror}"
+        raise XenvirtioError(words, f"ls -ld {logs.parent}") from error
     log = logs / (record.guest.name.replace("/", "_") + ".log")
     # -P: root takes no module from the folder that it happens to be in
     command = [

@@ -105,7 +105,19 @@ class Records:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Alone with the records: what is read is still so when it is replaced. Raises TimeLimit."""
+        """Alone with the records: what is read is still so when it is replaced.
+
+        Raises TimeLimit, and XenvirtioError for what the file system refuses meanwhile.
+        """
+        try:
+            with self._held():
+                yield
+        except OSError as error:
+            words = f"a guest cannot be remembered in {self.folder}: {error.strerror}"
+            raise XenvirtioError(words, f"df {self.folder.parent}") from error
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         end = time.monotonic() + LOCK_LIMIT

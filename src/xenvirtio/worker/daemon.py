@@ -63,12 +63,16 @@ def _check_xen() -> None:
 
 @contextlib.contextmanager
 def only_daemon(directory: Path) -> Iterator[None]:
-    """Holds the lock `daemon.lock`; makes the run directory. Raises UsageError if another daemon holds it."""
+    """Holds the lock `daemon.lock`; makes the run directory. Raises UsageError if that cannot be, or another
+    daemon holds it."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = os.open(directory / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except PermissionError as error:
         raise UsageError(f"{error.filename}: permission denied", "run it as root") from error
+    except OSError as error:
+        words = f"{directory} cannot be the run directory: {error.strerror}"
+        raise UsageError(words, "--run-dir names another") from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xenvirtio.errors import TimeLimit, XenvirtioError
+from xenvirtio.errors import TimeLimit, UsageError, XenvirtioError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,6 +47,7 @@ class StatusServer:
         directory: Path,
         collect: Callable[[Callable[[dict[str, Any]], None]], None],
     ) -> None:
+        """Raises UsageError if the socket cannot be made."""
         self._loop, self._collect = loop, collect
         self._path = directory / SOCKET
         self._path.unlink(missing_ok=True)
@@ -54,6 +55,10 @@ class StatusServer:
         mask = os.umask(0o177)
         try:
             self._listener.bind(str(self._path))
+        except OSError as error:
+            self._listener.close()
+            words = f"{self._path} cannot be listened at: {error.strerror or error}"
+            raise UsageError(words, "--run-dir names another folder") from error
         finally:
             os.umask(mask)
         self._listener.listen(CLIENTS_MAX)

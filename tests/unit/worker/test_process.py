@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -135,6 +136,18 @@ def test_only_one_daemon_holds_a_run_directory(tmp_path: Path) -> None:
         assert caught.value.hint
     with only_daemon(directory):
         pass
+
+
+def test_a_run_directory_that_cannot_be_one_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for directory in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(UsageError, match="cannot be the run directory") as caught:
+            only_daemon(directory).__enter__()
+        assert "--run-dir" in (caught.value.hint or "")
+    deep = tmp_path / ("x" * 120)
+    deep.mkdir()
+    with contextlib.closing(Loop()) as loop, pytest.raises(UsageError, match="cannot be listened at"):
+        status.StatusServer(loop, deep, lambda _: None)
 
 
 def test_a_worker_waits_for_its_predecessor_s_end(tmp_path: Path) -> None:

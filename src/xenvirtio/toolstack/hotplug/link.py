@@ -35,7 +35,12 @@ def set_link(
     if device.is_disk:
         raise UsageError(f"{vdev} is a disk: it has no link", hint="xenvirtio list")
     if persist:
-        need_record(toolstack, domain)
+        record = need_record(toolstack, domain)
+        if vdev not in {each.vdev for each in record.guest.devices}:
+            raise UsageError(
+                f"{vdev} is gone after the next reboot of guest {domain.name}: nothing to remember for it",
+                hint=f"without --persist; or: xenvirtio detach {domain.name} {vdev}, attach … --persist",
+            )
     check_daemon(toolstack.host)
     change_settings(toolstack.store, device, {"link": link}, limit)
 

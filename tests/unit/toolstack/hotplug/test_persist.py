@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.unit.toolstack.hotplug.hotplug_rig import QUICK, UUID, B, F, answers, new_disk, nodes
-from xenvirtio.errors import UsageError, XenError
+from xenvirtio.errors import UsageError, XenError, XenvirtioError
 from xenvirtio.toolstack.hotplug.attach import AttachOptions, attach
 from xenvirtio.toolstack.hotplug.detach import DetachOptions, detach
 from xenvirtio.toolstack.hotplug.link import set_link
@@ -16,6 +16,7 @@ from xenvirtio.toolstack.records import Record, Records
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from tests.unit.toolstack.toolstack_fakes import World
 
@@ -87,3 +88,12 @@ def test_concurrent_changes_of_a_record_are_all_kept(world: World) -> None:
     assert record is not None
     assert record.limit == pytest.approx(111111.3)
     assert [path.name for path in folder.iterdir()] == [f"{UUID}.json"]
+
+
+def test_what_cannot_be_remembered_is_an_error_with_the_reason(world: World, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    record = world.toolstack.records.load(UUID)
+    assert record is not None
+    with pytest.raises(XenvirtioError, match=r"cannot be remembered in .*/file: File exists") as caught:
+        Records(tmp_path / "file").save(record)
+    assert caught.value.hint

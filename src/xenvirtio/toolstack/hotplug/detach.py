@@ -2,7 +2,7 @@
 
 online 0, Closing ──► guest Closed, backend Closed ──► nodes removed
      │ the guest says that it uses it, or does not follow in time
-     ├──► taken back: the guest keeps the device, and the user is told why
+     ├──► taken back: the guest keeps the device, and the user is told why; one that had begun is followed
      └──► by force: backend's nodes, then guest's
 """
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from xenvirtio.errors import TimeLimit, UsageError
 from xenvirtio.toolstack.checks import check_user
 from xenvirtio.toolstack.connect import LOOK, watching
+from xenvirtio.toolstack.create import uninterrupted
 from xenvirtio.toolstack.nodes import (
     ask_to_close,
     error_folder,
@@ -49,6 +50,9 @@ DEFAULT_LIMIT = 30.0
 UNDO_LIMIT = 10.0
 #: seconds that a guest gets to see that its backend is gone by force, before its own nodes go
 FORCE_LIMIT = 5.0
+#: seconds in which a guest shows that it had begun to remove a device when the request was taken back, and
+#: again as many for it to finish
+TAKE_BACK_LIMIT = 2.0
 #: how often a guest is asked that uses the device, and the seconds between: udev looks at a disk for a moment
 TRIES = 3
 PAUSE = 1.0
@@ -60,6 +64,14 @@ class Answer(Enum):
     CLOSED = auto()
     IN_USE = auto()
     NONE = auto()
+
+
+class Outcome(Enum):
+    """What came of a request that was taken back."""
+
+    KEPT = auto()
+    GOING = auto()
+    GONE = auto()
 
 
 @dataclass(frozen=True)
@@ -107,7 +119,11 @@ def _detach(domain: Domain, device: Plugged, toolstack: Toolstack, options: Deta
         try:
             answer = _close(store, device, options.limit, insist=options.force)
         except BaseException:  # ctrl-C, above all
-            store.transact(lambda view: take_back(view, device))
+            with uninterrupted():
+                outcome = _withdraw(store, device)
+            if outcome is not Outcome.KEPT:
+                is_so = "is gone" if outcome is Outcome.GONE else "goes"
+                say(f"{device.vdev} {is_so} all the same: guest {domain.name} had begun to remove it")
             raise
         if answer is Answer.CLOSED:
             store.transact(lambda view: unplug(view, device))
@@ -125,7 +141,11 @@ def _detach(domain: Domain, device: Plugged, toolstack: Toolstack, options: Deta
         say(f"it did not within {options.limit:.0f} s: removing {device.vdev} by force")
         _remove_by_force(store, device)
         return
-    raise _stuck(domain, device, toolstack, options.limit)
+    seen = state(store, device.front), state(store, device.back)
+    outcome = _withdraw(store, device)
+    if outcome is not Outcome.GONE:
+        raise _stuck(domain, device, options.limit, seen, outcome)
+    say(f"it was late: {device.vdev} is gone")
 
 
 def pull(store: Store, device: Plugged, limit: float) -> None:
@@ -147,6 +167,27 @@ def _close(store: Store, device: Plugged, limit: float, *, insist: bool) -> Answ
     if not _wait(store, paths, answered, limit):
         return Answer.NONE
     return Answer.CLOSED if _closed(store, device) else Answer.IN_USE
+
+
+def _withdraw(store: Store, device: Plugged) -> Outcome:
+    """Take the request back, and see what the guest makes of it.
+
+    A frontend says Connected until it has removed the device: one that leaves that state now had begun, and
+    is followed to its end.
+    """
+    kept = store.transact(lambda view: take_back(view, device))
+
+    def leaves() -> bool:
+        return state(store, device.front) is not XenbusState.CONNECTED
+
+    if kept and not _wait(store, (f"{device.front}/state",), leaves, TAKE_BACK_LIMIT):
+        return Outcome.KEPT
+    if not kept and store.read(f"{device.back}/online") == "1":
+        return Outcome.KEPT  # interrupted before the guest was asked
+    if _close(store, device, TAKE_BACK_LIMIT, insist=True) is not Answer.CLOSED:
+        return Outcome.GOING
+    store.transact(lambda view: unplug(view, device))
+    return Outcome.GONE
 
 
 def _closed(store: Store, device: Plugged) -> bool:
@@ -173,18 +214,22 @@ def _wait(store: Store, paths: Sequence[str], done: Callable[[], bool], limit: f
     return True
 
 
-def _stuck(domain: Domain, device: Plugged, toolstack: Toolstack, limit: float) -> TimeLimit:
-    """Takes the request back, and says why."""
-    store = toolstack.store
-    front, back = state(store, device.front), state(store, device.back)
-    kept = store.transact(lambda view: take_back(view, device))
+def _stuck(
+    domain: Domain,
+    device: Plugged,
+    limit: float,
+    seen: tuple[XenbusState, XenbusState],
+    outcome: Outcome,
+) -> TimeLimit:
+    """Why the guest has the device still; the states are the frontend's and the backend's after `limit`."""
+    front, back = seen
     paused = domain.flags[2] == "p"
     cause = (
         "it is paused" if paused else "its driver does not answer, or waits for requests that are under way"
     )
     left = (
         "nothing was changed"
-        if kept
+        if outcome is Outcome.KEPT
         else "it goes as soon as both sides let go: run the same command again then"
     )
     return TimeLimit(

@@ -20,5 +20,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("xenvirtio.toolstack.connect.LOOK", 0.01)
     monkeypatch.setattr("xenvirtio.toolstack.hotplug.detach.LOOK", 0.01)
     monkeypatch.setattr("xenvirtio.toolstack.hotplug.detach.FORCE_LIMIT", 0.05)
+    monkeypatch.setattr("xenvirtio.toolstack.hotplug.detach.TAKE_BACK_LIMIT", 0.05)
     monkeypatch.setattr("xenvirtio.toolstack.hotplug.attach.UNDO_LIMIT", 0.2)
     return running_world(tmp_path)

@@ -122,6 +122,55 @@ def test_a_guest_that_is_half_way_is_not_called_back(world: World) -> None:
     assert not world.store.names(f"{B}/0")
 
 
+def late(world: World) -> None:
+    """The guest had begun to remove vda when the request was taken back."""
+
+    def step() -> None:
+        if world.store.read(f"{B}/0/online") == "1":
+            world.store.write(f"{F}/0/state", "6")
+            answers(world)
+        else:
+            world.store.steps = [step]
+
+    world.store.steps = [step]
+
+
+def test_a_guest_that_had_begun_when_the_request_was_taken_back_is_followed(world: World) -> None:
+    late(world)
+    detach("g", "vda", world.toolstack, DetachOptions(0.05, persist=True))
+    assert world.said[-1] == "it was late: vda is gone"
+    assert not world.store.names(f"{B}/0")
+    assert not world.store.names(f"{F}/0")
+    record = world.toolstack.records.load(UUID)
+    assert record is not None
+    assert [device.vdev for device in record.guest.devices] == ["eth0"]
+    assert not world.store.watches
+
+
+def test_a_guest_that_had_begun_when_the_user_interrupts_is_followed(world: World) -> None:
+    def interrupt() -> None:
+        late(world)
+        raise KeyboardInterrupt
+
+    world.store.steps = [interrupt]
+    with pytest.raises(KeyboardInterrupt):
+        detach("g", "vda", world.toolstack, DetachOptions(0.3))
+    assert world.said[-1] == "vda is gone all the same: guest g had begun to remove it"
+    assert not world.store.names(f"{B}/0")
+
+
+def test_a_guest_that_had_begun_and_does_not_finish_is_told_as_such(world: World) -> None:
+    def begins() -> None:
+        if world.store.read(f"{B}/0/online") == "1":
+            world.store.write(f"{F}/0/state", "5")
+        world.store.steps = [begins]
+
+    world.store.steps = [begins]
+    with pytest.raises(TimeLimit, match="run the same command again"):
+        detach("g", "vda", world.toolstack, DetachOptions(0.05))
+    assert (world.store.read(f"{B}/0/online"), world.store.read(f"{B}/0/state")) == ("0", "5")
+
+
 def test_an_interrupted_detach_is_taken_back(world: World) -> None:
     before = nodes(world)
 
@@ -129,6 +178,21 @@ def test_an_interrupted_detach_is_taken_back(world: World) -> None:
         raise KeyboardInterrupt
 
     world.store.steps = [interrupt]
+    with pytest.raises(KeyboardInterrupt):
+        detach("g", "vda", world.toolstack, DetachOptions(0.3))
+    assert nodes(world) == before
+
+
+def test_a_detach_that_is_interrupted_before_the_guest_is_asked_changes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = nodes(world)
+
+    def interrupt(*_: object, **__: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(detaching, "ask_to_close", interrupt)
     with pytest.raises(KeyboardInterrupt):
         detach("g", "vda", world.toolstack, DetachOptions(0.3))
     assert nodes(world) == before

@@ -49,19 +49,26 @@ def watching(store: Store, *paths: str) -> Iterator[Callable[[float], Sequence[s
             store.unwatch(path, path)
 
 
-def wait_for_backends(store: Store, domid: int, devices: Sequence[VirtioDevice], limit: float) -> None:
-    """Until the backend of every device waits for its guest (InitWait).
+def wait_for_backends(
+    store: Store,
+    domain: Domain,
+    devices: Sequence[VirtioDevice],
+    limit: float,
+    look: Callable[[], Domain | None],
+) -> None:
+    """Until the backend of every device waits for its guest (InitWait); `look` shows how the domain is.
 
-    Raises XenvirtioError with the backend's own words if it cannot serve one, TimeLimit after `limit` s.
+    Raises XenvirtioError with the backend's own words if it cannot serve one, TimeLimit after `limit`
+    seconds, XenError if the guest went.
     """
     ready = (XenbusState.INIT_WAIT, XenbusState.INITIALISED, XenbusState.CONNECTED)
 
     def waits(device: VirtioDevice) -> bool:
-        return state(store, DeviceKey(domid, device.number).backend(BACKEND)) in ready
+        return state(store, DeviceKey(domain.domid, device.number).backend(BACKEND)) in ready
 
-    late = _wait(store, domid, devices, limit, waits)
+    late = _wait(store, domain.domid, devices, limit, waits, lambda: _check_domain(domain, look))
     if late is not None:
-        path = DeviceKey(domid, late.number).backend(BACKEND)
+        path = DeviceKey(domain.domid, late.number).backend(BACKEND)
         raise TimeLimit(
             f"{late.vdev}: the backend did not get ready within {limit:.0f} s: {path}/state is "
             f"{words(state(store, path))}; the daemon has not taken the device up",
@@ -85,19 +92,20 @@ def wait_for_guest(
         paths = DeviceKey(domain.domid, device.number)
         return all(state(store, p) is XenbusState.CONNECTED for p in (paths.backend(BACKEND), paths.frontend))
 
-    def check_domain() -> None:
-        now = look()
-        if now is None or now.domid != domain.domid:
-            raise XenError(f"guest {domain.name} was destroyed before its virtio devices were connected")
-        if now.reason is not None:
-            raise XenError(
-                f"guest {domain.name} ended ({now.reason}) before its virtio devices were connected",
-                hint="see what it printed: xenvirtio create --console …",
-            )
-
-    late = _wait(store, domain.domid, devices, limit, connected, check_domain)
+    late = _wait(store, domain.domid, devices, limit, connected, lambda: _check_domain(domain, look))
     if late is not None:
         raise _not_connected(store, domain, late, limit)
+
+
+def _check_domain(domain: Domain, look: Callable[[], Domain | None]) -> None:
+    now = look()
+    if now is None or now.domid != domain.domid:
+        raise XenError(f"guest {domain.name} was destroyed before its virtio devices were connected")
+    if now.reason is not None:
+        raise XenError(
+            f"guest {domain.name} ended ({now.reason}) before its virtio devices were connected",
+            hint="see what it printed: xenvirtio create --console …",
+        )
 
 
 def _wait(
@@ -106,18 +114,18 @@ def _wait(
     devices: Sequence[VirtioDevice],
     limit: float,
     done: Callable[[VirtioDevice], bool],
-    check: Callable[[], None] | None = None,
+    check: Callable[[], None],
 ) -> VirtioDevice | None:
     """None when all devices are done; the first that is not when the time is over.
 
-    `check` looks at the domain, whenever one has ended.
+    `check` looks at the domain, whenever one has ended, and before it is told that the time is over.
     """
     end = time.monotonic() + limit
     next_check = time.monotonic() + LOOK_AT_DOMAIN
     paths = [DeviceKey(domid, device.number) for device in devices]
     nodes = [f"{side}/state" for path in paths for side in (path.backend(BACKEND), path.frontend)]
     first = True
-    with watching(store, *nodes, *([RELEASE] if check else [])) as wait:
+    with watching(store, *nodes, RELEASE) as wait:
         while True:
             late = next((device for device in devices if not done(device)), None)
             if late is None:
@@ -125,11 +133,12 @@ def _wait(
             _refuse_failed(store, domid, devices)
             left = end - time.monotonic()
             if left <= 0:
+                check()
                 return late
             released = RELEASE in wait(min(left, LOOK))
             ended = released and not first
             first = first and not released
-            if check and (ended or time.monotonic() >= next_check):
+            if ended or time.monotonic() >= next_check:
                 check()
                 next_check = time.monotonic() + LOOK_AT_DOMAIN
 

@@ -13,6 +13,7 @@ import signal
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import UsageError, XenError, XenvirtioError
@@ -100,14 +101,15 @@ def start(
     with ExitStack() as undo:
         undo.callback(_undo, guest, toolstack, {domain.domid for domain in before})
         _build(guest, toolstack)
-        domain = xl.find_domain(guest.uuid)
+        look = partial(xl.find_domain, guest.uuid)
+        domain = look()
         if domain is None:
             raise XenError(f"xl built guest {guest.name}, but does not list it", hint="xl dmesg | tail")
         if guest.devices:
             names = ", ".join(device.vdev for device in guest.devices)
             say(f"plugging {names} into domain {domain.domid}; the backend gets ready")
             store.transact(lambda view: _plug_all(view, guest, domain.domid))
-            wait_for_backends(store, domain.domid, guest.devices, options.limit)
+            wait_for_backends(store, domain, guest.devices, options.limit, look)
         if options.console:
             console = xl.console(domain.domid)
             undo.callback(_end_console, console)
@@ -115,9 +117,7 @@ def start(
             xl.unpause(domain.domid)
             if options.wait and guest.devices:
                 say("the guest boots and connects its devices")
-                wait_for_guest(
-                    store, domain, guest.devices, options.limit, lambda: xl.find_domain(guest.uuid)
-                )
+                wait_for_guest(store, domain, guest.devices, options.limit, look)
         then(domain)
         undo.pop_all()
     return Started(domain, console)

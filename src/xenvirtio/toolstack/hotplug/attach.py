@@ -95,11 +95,11 @@ def attach(name: str, entry: Sequence[str], toolstack: Toolstack, options: Attac
         device = store.transact(make)
         undo.callback(_undo, domain, device, toolstack)
         say(f"plugging {device.vdev} into domain {domain.domid}; the backend gets ready")
-        wait_for_backends(store, domain.domid, [device], options.limit)
+        look = partial(toolstack.xl.find_domain, domain.uuid)
+        wait_for_backends(store, domain, [device], options.limit, look)
         wait = options.wait and not paused
         if wait:
             say("the guest connects it")
-            look = partial(toolstack.xl.find_domain, domain.uuid)
             wait_for_guest(store, domain, [device], options.limit, look)
         if record is not None:
             _remember(toolstack, domain, device)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.unit.toolstack.hotplug.hotplug_rig import QUICK, UUID, B, F, answers, new_disk, nodes
-from xenvirtio.errors import ConfigError, TimeLimit, UsageError, XenvirtioError
+from xenvirtio.errors import ConfigError, TimeLimit, UsageError, XenError, XenvirtioError
 from xenvirtio.toolstack.hotplug.attach import AttachOptions, attach
 from xenvirtio.toolstack.hotplug.detach import DetachOptions, detach
 from xenvirtio.toolstack.hotplug.link import set_link
@@ -196,3 +196,23 @@ def test_a_guest_that_goes_meanwhile_is_told(world: World) -> None:
     with pytest.raises(XenvirtioError):
         attach("g", [new_disk(world)], world.toolstack, AttachOptions(0.2))
     assert not [path for path in world.store.nodes if "virtio/1/1" in path]
+
+
+def test_a_guest_that_goes_before_the_backend_is_ready_is_told_as_gone(world: World) -> None:
+    def goes() -> None:
+        world.toolstack.xl.destroy(1)
+        world.store.steps = []
+
+    world.store.after_transaction = lambda: None
+    world.store.steps = [lambda: None, goes]
+    with pytest.raises(XenError, match="guest g was destroyed before its virtio devices were connected"):
+        attach("g", [new_disk(world)], world.toolstack, QUICK)
+
+
+def test_a_guest_that_was_gone_before_anybody_watched_is_told_as_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.store.after_transaction = lambda: world.write_domains(world.domains[:1])
+    monkeypatch.setattr(world.store, "events", list)  # nothing is reported any more
+    with pytest.raises(XenError, match="guest g was destroyed"):
+        attach("g", [new_disk(world)], world.toolstack, AttachOptions(0.05))

@@ -75,6 +75,14 @@ class Started:
     console: subprocess.Popen[bytes] | None = None
 
 
+@dataclass(frozen=True)
+class Destroyed:
+    """A guest that is gone, and the domain that it was last."""
+
+    name: str
+    domid: int
+
+
 def _nothing(_: Domain) -> None:
     """Nothing more to do."""
 
@@ -123,18 +131,28 @@ def start(
     return Started(domain, console)
 
 
-def destroy(name: str, toolstack: Toolstack) -> Domain:
+def destroy(name: str, toolstack: Toolstack) -> Destroyed:
     """Destroy a guest at once, as pulling the plug, and see to it that nothing of its devices stays.
 
-    `name` is its domain number, name or UUID. Raises UsageError if there is no such guest.
+    One that is between two domains, as it reboots, is not started again. `name` is its domain number, name
+    or UUID. Raises UsageError if there is no such guest.
     """
     check_user(toolstack.host)
-    domain = find_guest(name, toolstack.xl)
+    try:
+        domain = find_guest(name, toolstack.xl)
+    except UsageError:
+        record = toolstack.records.find(name)
+        if record is None:
+            raise
+        toolstack.records.drop(record.guest.uuid)
+        clean_up(record.domid, toolstack)
+        return Destroyed(record.guest.name, record.domid)
     if domain.domid == 0:
         raise UsageError("domain 0 is this machine: it is not destroyed")
+    toolstack.records.drop(domain.uuid)  # first: its watcher may be about to start it again
     toolstack.xl.destroy(domain.domid)
     clean_up(domain.domid, toolstack)
-    return domain
+    return Destroyed(domain.name, domain.domid)
 
 
 def clean_up(domid: int, toolstack: Toolstack) -> None:

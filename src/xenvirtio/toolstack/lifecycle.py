@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xenvirtio.errors import XenvirtioError
+from xenvirtio.errors import XenError, XenvirtioError
 from xenvirtio.toolstack.connect import RELEASE, watching
 from xenvirtio.toolstack.create import StartOptions, clean_up, start
 
@@ -151,7 +151,8 @@ def _clean_up(domid: int, toolstack: Toolstack) -> None:
 
 
 def _restart(record: Record, toolstack: Toolstack) -> Record | None:
-    """The same guest as a new domain, devices plugged; None if somebody else has started it meanwhile.
+    """The same guest as a new domain, devices plugged; None if somebody else has started or destroyed it
+    meanwhile: then its record says so, or is gone.
 
     Whether it takes its devices is its own affair, as at xl. The daemon may be down for a moment, an image
     not let go of, memory tight: it is tried RESTARTS times, and the last failure is raised.
@@ -165,17 +166,19 @@ def _restart(record: Record, toolstack: Toolstack) -> Record | None:
             record.guest.uuid, record.domid, lambda kept: replace(kept, domid=domain.domid)
         )
         if new is None:
-            new = replace(record, domid=domain.domid)
-            toolstack.records.save(new)
+            raise XenError(f"guest {record.guest.name} was destroyed while it was started")
         started.append(new)
 
     options = StartOptions(limit=record.limit, wait=False)
     for number in range(RESTARTS):
         kept = toolstack.records.load(record.guest.uuid)
-        if kept is not None and kept.domid != record.domid:
+        if kept is None:
+            toolstack.say(f"guest {record.guest.name} was destroyed: it is not started again")
+            return None
+        if kept.domid != record.domid:
             toolstack.say(f"guest {record.guest.name} is domain {kept.domid} by now")
             return None
-        record = kept or record  # devices that were attached or detached with --persist
+        record = kept  # devices that were attached or detached with --persist
         if record.guest.devices:
             _wait_for_daemon(record.limit, toolstack)
         try:

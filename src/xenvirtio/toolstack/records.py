@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +95,22 @@ class Records:
         except (OSError, ValueError, KeyError, TypeError) as error:
             hint = f"rm {path}; the guest goes on, but will not be restarted when it reboots"
             raise XenvirtioError(f"the record {path} of a guest cannot be read: {error}", hint) from error
+
+    def find(self, text: str) -> Record | None:
+        """The record of the guest with this name, UUID or domain number; None if none can be read."""
+        for path in sorted(self.folder.glob("*.json")):
+            with suppress(XenvirtioError):
+                record = self.load(path.stem)
+                if record is None:
+                    continue
+                if text in (record.guest.name, str(record.domid)) or text.lower() == record.guest.uuid:
+                    return record
+        return None
+
+    def drop(self, uuid: str) -> None:
+        """Remove the record of a guest, whatever domain it is: nobody starts it again."""
+        with self._locked():
+            self._path(uuid).unlink(missing_ok=True)
 
     def forget(self, uuid: str, domid: int) -> None:
         """Remove the record of a guest, unless the guest is another domain by now."""

@@ -14,7 +14,7 @@ import pytest
 from tests.unit.toolstack.toolstack_fakes import World
 from xenvirtio.errors import XenError, XenvirtioError
 from xenvirtio.toolstack import lifecycle
-from xenvirtio.toolstack.create import StartOptions, start
+from xenvirtio.toolstack.create import StartOptions, destroy, start
 from xenvirtio.toolstack.lifecycle import attend, leave_watcher
 from xenvirtio.toolstack.records import Record, Records
 
@@ -182,6 +182,51 @@ def test_a_guest_that_somebody_else_started_meanwhile_is_left_to_them(world: Wor
     kept = world.toolstack.records.load(record.guest.uuid)
     assert kept is not None
     assert kept.domid == 77
+
+
+@pytest.mark.parametrize("name", ["g", "1", "11111111-2222-3333-4444-555555555555"])
+def test_a_guest_that_is_destroyed_while_it_reboots_does_not_come_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    record = started(world, "uuid='11111111-2222-3333-4444-555555555555'")
+    gone: list[int] = []
+
+    def reboots() -> None:
+        world.ends(REBOOT)
+        (world.folder / "no-create").write_text("libxl: no memory")
+        # between two tries to start it, there is no domain
+        replace_sleep(monkeypatch, lambda _: gone.append(destroy(name, world.toolstack).domid))
+
+    world.store.steps = [reboots]
+    attend(record, world.toolstack)
+    assert gone == [1]
+    assert world.xl_log.count("create") == 2
+    assert "was destroyed: it is not started again" in world.said[-1]
+    assert world.nothing_left()
+
+
+def test_a_guest_that_is_destroyed_while_it_is_started_again_does_not_stay(world: World) -> None:
+    record = started(world)
+    world.store.steps = [lambda: world.ends(REBOOT)]
+    world.at_unpause = lambda: world.toolstack.records.drop(record.guest.uuid)
+    attend(record, world.toolstack)
+    assert world.xl_log.count("create") == 2
+    assert world.nothing_left()
+
+
+def test_a_guest_that_reboots_as_it_is_destroyed_does_not_come_back(world: World) -> None:
+    """The watcher may see the reboot first: it must not find the record when the domain is gone."""
+    record = started(world)
+    seen: list[Record | None] = []
+    answers = world.store.after_transaction
+
+    def look() -> None:
+        seen.append(world.toolstack.records.load(record.guest.uuid))
+        answers()
+
+    world.store.after_transaction = look  # libxl's, when the domain goes
+    destroy("g", world.toolstack)
+    assert seen[0] is None
 
 
 def test_a_guest_that_reboots_soon_again_and_again_is_slowed_down(

@@ -180,8 +180,10 @@ def _interface(atom: Atom, fields: dict[str, tuple[str, int]], key: str) -> str 
     text, at = fields.get(key, ("", 0))
     if key not in fields:
         return None
-    size = len(text.encode(errors="surrogateescape"))
-    if not INTERFACE.fullmatch(text) or size >= IFNAMSIZ or text in (".", ".."):
+    if re.search(r"[\ud800-\udfff]", text):
+        hint = "rename the interface; names of ASCII letters and digits do everywhere"
+        atom.fail(f"{key}= is not UTF-8, which XenStore could not carry", hint, at=at)
+    if not INTERFACE.fullmatch(text) or len(text.encode()) >= IFNAMSIZ or text in (".", ".."):
         hint = f"1 to {IFNAMSIZ - 1} characters, without space, slash, colon and percent sign"
         atom.fail(f"'{text}' cannot be the name of a network interface ({key})", hint, at=at)
     return text

@@ -13,6 +13,7 @@ from xenvirtio.toolstack.running import check_daemon, find_running, lost, need_d
 if TYPE_CHECKING:
     from xenvirtio.toolstack.configuration.guest import VirtioDevice
     from xenvirtio.toolstack.create import Toolstack
+    from xenvirtio.toolstack.nodes import Plugged
     from xenvirtio.toolstack.records import Record
 
 
@@ -34,25 +35,25 @@ def set_link(
     device = need_device(toolstack.store, domain, vdev)
     if device.is_disk:
         raise UsageError(f"{vdev} is a disk: it has no link", hint="xenvirtio list")
-    if persist:
-        record = need_record(toolstack, domain)
-        if vdev not in {each.vdev for each in record.guest.devices}:
-            raise UsageError(
-                f"{vdev} is gone after the next reboot of guest {domain.name}: nothing to remember for it",
-                hint=f"without --persist; or: xenvirtio detach {domain.name} {vdev}, attach … --persist",
-            )
+    if persist and not any(_is(each, device) for each in need_record(toolstack, domain).guest.devices):
+        raise UsageError(
+            f"--persist: guest {domain.name} does not have this {vdev} after its reboot",
+            hint="leave --persist out; or detach the NIC, and attach it with --persist",
+        )
     check_daemon(toolstack.host)
     change_settings(toolstack.store, device, {"link": link}, limit)
 
     def remember(record: Record) -> Record:
-        devices = tuple(_linked(each, vdev, link) for each in record.guest.devices)
+        devices = tuple(
+            replace(each, settings={**each.settings, "link": link}) if _is(each, device) else each
+            for each in record.guest.devices
+        )
         return replace(record, guest=replace(record.guest, devices=devices))
 
     if persist and toolstack.records.update(domain.uuid, domain.domid, remember) is None:
         raise lost(domain)
 
 
-def _linked(device: VirtioDevice, vdev: str, link: str) -> VirtioDevice:
-    if device.vdev != vdev:
-        return device
-    return replace(device, settings={**device.settings, "link": link})
+def _is(remembered: VirtioDevice, device: Plugged) -> bool:
+    """Another NIC may have come under the name of one that was detached without --persist."""
+    return remembered.vdev == device.vdev and remembered.settings.get("mac") == device.settings.get("mac")

@@ -60,6 +60,22 @@ def test_persist_is_refused_for_a_guest_that_xl_restarts(world: World) -> None:
     assert nodes(world) == before
 
 
+def test_the_link_of_a_nic_that_is_not_remembered_cannot_be(world: World) -> None:
+    answers(world)
+    attach("g", ["model=virtio"], world.toolstack, QUICK)
+    detach("g", "eth0", world.toolstack, DetachOptions(0.3))
+    attach("g", ["mac=00:16:3e:00:00:01"], world.toolstack, QUICK)  # takes the name of the one in the record
+    before = nodes(world)
+    for name in ("eth0", "eth1"):
+        with pytest.raises(UsageError, match=f"does not have this {name} after its reboot") as caught:
+            set_link("g", name, "down", world.toolstack, 0.3, persist=True)
+        assert caught.value.hint
+    assert nodes(world) == before
+    record = world.toolstack.records.load(UUID)
+    assert record is not None
+    assert not any("link" in device.settings for device in record.guest.devices)
+
+
 def test_a_guest_that_was_restarted_meanwhile_does_not_keep_half_of_it(world: World) -> None:
     def restarts() -> None:
         record = world.toolstack.records.load(UUID)

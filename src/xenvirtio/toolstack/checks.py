@@ -113,6 +113,18 @@ def check_file(name: str, path: str, writable: bool, form: str = "raw") -> None:
             raise UsageError(f"{name}: {error.message}", error.hint) from None
 
 
+def image_end(name: str, path: str) -> int:
+    """Where an image or a block device ends now, in bytes; `name` is the disk's. Raises UsageError."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise UsageError(f"{name}: cannot open {path}: {error.strerror}", hint=f"ls -l {path}") from None
+    try:
+        return os.lseek(handle, 0, os.SEEK_END)
+    finally:
+        os.close(handle)
+
+
 def _check_content(name: str, path: str, image: FileIO, form: str) -> None:
     size = image.seek(0, os.SEEK_END)
     if size == 0:

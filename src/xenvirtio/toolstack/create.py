@@ -12,13 +12,13 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import UsageError, XenError, XenvirtioError
 from xenvirtio.toolstack.boot.files import BootFiles
-from xenvirtio.toolstack.checks import Host, check_guest, check_running, check_user
+from xenvirtio.toolstack.checks import Host, check_guest, check_running, check_user, image_end
 from xenvirtio.toolstack.configuration.bootloader import WAYS
 from xenvirtio.toolstack.connect import LOOK, wait_for_backends, wait_for_guest, watching
 from xenvirtio.toolstack.nodes import guest_backends, plug, unplug_all
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
     from contextlib import AbstractContextManager
 
-    from xenvirtio.toolstack.configuration.guest import Guest
+    from xenvirtio.toolstack.configuration.guest import Guest, VirtioDevice
     from xenvirtio.toolstack.xl import Domain, Xl
     from xenvirtio.xen.interfaces import Store, View
 
@@ -183,7 +183,16 @@ def _build(guest: Guest, toolstack: Toolstack) -> None:
 
 def _plug_all(view: View, guest: Guest, domid: int) -> None:
     for device in guest.devices:
-        plug(view, domid, device)
+        plug_measured(view, domid, device)
+
+
+def plug_measured(view: View, domid: int, device: VirtioDevice) -> None:
+    """`plug`; a disk gets the size that its image has now, and keeps it until `resize`, whatever becomes of
+    the image or the daemon. Raises UsageError if the image cannot be opened."""
+    if device.is_disk:
+        end = image_end(f"disk {device.vdev}", device.settings["path"])
+        device = replace(device, settings={**device.settings, "size": str(end)})
+    plug(view, domid, device)
 
 
 def _undo(guest: Guest, toolstack: Toolstack, before: Collection[int]) -> None:

@@ -58,6 +58,7 @@ def test_the_nodes_are_those_of_the_specification(world: World) -> None:
         f"{B}/0/host/memory-access": "foreign",
         f"{B}/0/host/vdev": "vda",
         f"{B}/0/host/path": str(world.folder / "a.img"),
+        f"{B}/0/host/size": str(1 << 20),
         f"{B}/0/host/mode": "w",
         f"{B}/0/host/discard": "1",
         f"{F}/0/backend": f"{B}/0",

@@ -21,9 +21,9 @@ from xenvirtio.toolstack.configuration.guest import disk_device, nic_device
 from xenvirtio.toolstack.configuration.served import XENVIRTIO
 from xenvirtio.toolstack.configuration.vif import server, virtio_nic
 from xenvirtio.toolstack.connect import wait_for_backends, wait_for_guest
-from xenvirtio.toolstack.create import DEFAULT_LIMIT, uninterrupted
+from xenvirtio.toolstack.create import DEFAULT_LIMIT, plug_measured, uninterrupted
 from xenvirtio.toolstack.hotplug.detach import UNDO_LIMIT, pull
-from xenvirtio.toolstack.nodes import BACKEND, Plugged, plug, plugged, state, words
+from xenvirtio.toolstack.nodes import BACKEND, Plugged, plugged, state, words
 from xenvirtio.toolstack.running import check_daemon, find_running, lost, need_record, refuse_qemu_disk
 from xenvirtio.toolstack.sharing import check_unshared
 
@@ -87,7 +87,7 @@ def attach(name: str, entry: Sequence[str], toolstack: Toolstack, options: Attac
 
     def make(view: View) -> VirtioDevice:
         chosen = choose(view)
-        plug(view, domain.domid, chosen)
+        plug_measured(view, domain.domid, chosen)
         return chosen
 
     paused = domain.flags[2] == "p"

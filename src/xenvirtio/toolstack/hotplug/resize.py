@@ -2,9 +2,8 @@
 
     grow:    the image, then the disk      shrink:  the disk, then the image
 
-so that the disk never ends behind its image: what fails is taken back in the reverse order, and rather stays
-half-done with an image that is longer than its disk. Without a size the disk follows its image, or block
-device.
+so that the disk never ends behind its image, nor when a growth is undone. B/host has the disk's size since it
+was plugged: it stays when the image, or block device, gets another one, until `resize` without a size.
 """
 
 from __future__ import annotations
@@ -13,19 +12,20 @@ import errno
 import os
 import re
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import UsageError, XenvirtioError
-from xenvirtio.toolstack.checks import SECTOR, check_user
-from xenvirtio.toolstack.hotplug.update import DEFAULT_LIMIT, change_settings
+from xenvirtio.toolstack.checks import SECTOR, check_user, image_end
+from xenvirtio.toolstack.create import uninterrupted
+from xenvirtio.toolstack.hotplug.detach import UNDO_LIMIT
+from xenvirtio.toolstack.hotplug.update import DEFAULT_LIMIT, change_settings, check_served
 from xenvirtio.toolstack.running import check_daemon, find_running, need_device
 
 if TYPE_CHECKING:
     from xenvirtio.toolstack.create import Toolstack
     from xenvirtio.toolstack.nodes import Plugged
     from xenvirtio.toolstack.xl import Domain
-    from xenvirtio.xen.interfaces import Store
 
 SIZE = re.compile(r"([+-]?)(\d{1,18})([kmgtKMGT]?)(?:i?[bB])?")
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -53,7 +53,9 @@ def resize(
 ) -> Resized:
     """Give the disk `vdev` of the guest `name` another size: 2G, +512M, bytes; None: that of its image now.
 
-    Raises UsageError before anything is changed; XenvirtioError or TimeLimit after all is as it was.
+    Raises UsageError before anything is changed; XenvirtioError or TimeLimit after the disk is ordered to be
+    as it was, and its image is so, unless `toolstack.say` was told that it stays longer; XenvirtioError as
+    well if a disk has shrunk, but its image cannot be cut.
     """
     check_user(toolstack.host)
     domain = find_running(name, toolstack.xl)
@@ -61,49 +63,23 @@ def resize(
     if not device.is_disk:
         raise UsageError(f"{vdev} is a NIC: it has no size", hint="xenvirtio list")
     check_daemon(toolstack.host)
-    end = _image_end(domain, device)
+    end = image_end(f"{vdev} of guest {domain.name}", device.settings["path"])
     before = min(int(device.settings.get("size", end)), end)
     after = end if size is None else parse_size(size, before)
     _check(domain, device, before, after, by_hand=size is not None, shrink=shrink)
-    if after > end:
-        _grow(toolstack.store, device, (before, after), end, limit)
-        return Resized(vdev, before, after)
-    change_settings(toolstack.store, device, {"size": str(after)}, limit)
-    if size is not None and after < end:
-        _set_end(device, after, f"{vdev} ends at {after} bytes now, its image does not")
-    return Resized(vdev, before, after)
-
-
-def _grow(store: Store, device: Plugged, sizes: tuple[int, int], end: int, limit: float) -> None:
-    """The image from `end`, then the disk, from and to `sizes`. A disk that followed its image stops to."""
-    before, after = sizes
-    if "size" not in device.settings:
-        change_settings(store, device, {"size": str(before)}, limit)
-        device = replace(device, settings={**device.settings, "size": str(before)})
-    _set_end(device, after, f"{device.vdev} stays as it is")
-    try:
-        change_settings(store, device, {"size": str(after)}, limit)
-    except BaseException as error:
-        # the daemon may still be about to grow the disk: the image is cut when it says that it ends before
-        try:
-            change_settings(store, device, {"size": str(before)}, limit)
-        except XenvirtioError:
-            kept = f"{device.settings['path']} keeps its {after} bytes"
-            raise XenvirtioError(
-                f"{device.vdev} may have grown or not: {error}; {kept}", "xenvirtio list"
-            ) from error
-        _set_end(device, end, f"{device.vdev} stays as it is")
-        raise
-
-
-def _set_end(device: Plugged, size: int, otherwise: str) -> None:
-    """The image's own size. Raises UsageError for one that its file system cannot have, or XenvirtioError."""
+    check_served(toolstack.store, device)
     path = device.settings["path"]
+    if after > end:
+        _lengthen(vdev, path, after)
     try:
-        os.truncate(path, size)
-    except OSError as error:
-        kind = UsageError if error.errno in (errno.EFBIG, errno.EINVAL) else XenvirtioError
-        raise kind(f"{path} cannot get {size} bytes: {error.strerror}; {otherwise}", f"df {path}") from error
+        change_settings(toolstack.store, device, {"size": str(after)}, limit)
+    except BaseException:
+        if after > end:
+            _shorten_again(domain, device, before, end, toolstack, min(limit, UNDO_LIMIT))
+        raise
+    if size is not None and shrink and after < end:
+        _cut(vdev, path, after)
+    return Resized(vdev, before, after)
 
 
 def parse_size(text: str, base: int) -> int:
@@ -119,19 +95,40 @@ def parse_size(text: str, base: int) -> int:
     return size
 
 
-def _image_end(domain: Domain, device: Plugged) -> int:
-    path = device.settings["path"]
+def _lengthen(vdev: str, path: str, after: int) -> None:
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        os.truncate(path, after)
     except OSError as error:
-        raise UsageError(
-            f"{device.vdev} of guest {domain.name}: cannot open {path}: {error.strerror}",
-            hint=f"ls -l {path}",
-        ) from None
+        words = f"{vdev}: {path} cannot be made {after} bytes long: {error.strerror}"
+        if error.errno == errno.EFBIG:
+            raise UsageError(words, hint="a smaller size: its file system has no files as long") from error
+        raise XenvirtioError(words, hint=f"df -h {path}; lsattr {path}") from error
+
+
+def _cut(vdev: str, path: str, after: int) -> None:
     try:
-        return os.lseek(handle, 0, os.SEEK_END)
-    finally:
-        os.close(handle)
+        os.truncate(path, after)
+    except OSError as error:
+        raise XenvirtioError(
+            f"{vdev} has {after} bytes now, but its image {path} cannot be cut to them: {error.strerror}",
+            hint=f"mend that (lsattr {path}), then: truncate -s {after} {path}",
+        ) from error
+
+
+def _shorten_again(
+    domain: Domain, device: Plugged, before: int, end: int, toolstack: Toolstack, limit: float
+) -> None:
+    """Undo a growth: the image is cut when the daemon has said that the disk ends before, and else left long,
+    which does no harm. An error here is only said, not raised."""
+    path, vdev = device.settings["path"], device.vdev
+    with uninterrupted():
+        try:
+            change_settings(toolstack.store, device, {"size": str(before)}, limit)
+            os.truncate(path, end)
+        except (XenvirtioError, OSError) as error:
+            again = f"xenvirtio resize {domain.name} {vdev} {before} --shrink"
+            why = error.message if isinstance(error, XenvirtioError) else error.strerror
+            toolstack.say(f"{path} stays long, lest {vdev} ends behind it: {why}; run: {again}")
 
 
 def _check(domain: Domain, device: Plugged, before: int, after: int, *, by_hand: bool, shrink: bool) -> None:

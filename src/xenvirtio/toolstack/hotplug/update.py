@@ -34,20 +34,30 @@ def change_settings(
         raise
 
 
+def check_served(view: View, device: Plugged) -> XenbusState:
+    """The backend's state. Raises XenvirtioError if it is one in which nobody serves the device."""
+    now = state(view, device.back)
+    if now in (XenbusState.CLOSED, XenbusState.UNKNOWN):
+        why = backend_error(view, device.back) or "it is being detached, or its guest has ended"
+        raise XenvirtioError(f"{device.vdev} is not served: {why}", hint="xenvirtio list")
+    return now
+
+
 def _restore(view: View, device: Plugged, settings: Mapping[str, str | None]) -> None:
     if view.read(f"{device.back}/state") is not None:
         change(view, device, settings)
 
 
 def _change(store: Store, device: Plugged, settings: Mapping[str, str | None], limit: float) -> None:
-    update = store.transact(lambda view: change(view, device, settings))
+    def make(view: View) -> str:
+        check_served(view, device)
+        return change(view, device, settings)
+
+    update = store.transact(make)
     end = time.monotonic() + limit
     with watching(store, device.back) as wait:
         while (answer := changed(store, device, update)) is None:
-            now = state(store, device.back)
-            if now in (XenbusState.CLOSED, XenbusState.UNKNOWN):
-                why = backend_error(store, device.back) or "it is being detached, or its guest has ended"
-                raise XenvirtioError(f"{device.vdev} is not served: {why}", hint="xenvirtio list")
+            now = check_served(store, device)
             left = end - time.monotonic()
             if left <= 0:
                 raise TimeLimit(

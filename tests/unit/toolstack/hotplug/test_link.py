@@ -8,7 +8,6 @@ import pytest
 
 from tests.unit.toolstack.hotplug.hotplug_rig import UUID, answers, host
 from xenvirtio.errors import TimeLimit, UsageError
-from xenvirtio.toolstack.hotplug.attach import AttachOptions, attach
 from xenvirtio.toolstack.hotplug.link import set_link
 
 if TYPE_CHECKING:
@@ -28,16 +27,6 @@ def test_a_link_goes_down_and_is_remembered_if_that_is_wanted(world: World) -> N
     assert record.guest.devices[1].host_settings(9)["link"] == "down"
     with pytest.raises(UsageError, match="vda is a disk"):
         set_link("g", "vda", "down", world.toolstack, 0.3)
-
-
-def test_a_nic_that_the_next_reboot_takes_away_has_nothing_to_be_remembered(world: World) -> None:
-    answers(world)
-    attach("g", ["model=virtio"], world.toolstack, AttachOptions(0.3))
-    before = host(world, 257)
-    with pytest.raises(UsageError, match="eth1 is gone after the next reboot of guest g") as caught:
-        set_link("g", "eth1", "down", world.toolstack, 0.3, persist=True)
-    assert caught.value.hint
-    assert host(world, 257) == before
 
 
 def test_a_daemon_that_does_not_answer_is_told_of(world: World) -> None:

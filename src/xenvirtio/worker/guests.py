@@ -300,9 +300,9 @@ class ServedGuest:
             "events": report.worker if report is not None else {},
             "devices": [
                 {
+                    **(report.devices.get(str(devid), {}) if report is not None else {}),
                     "devid": devid,
                     "phase": device.walk.phase.name.lower(),
-                    **(report.devices.get(str(devid), {}) if report is not None else {}),
                 }
                 for devid, device in sorted(self.devices.items())
             ],

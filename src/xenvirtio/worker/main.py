@@ -131,9 +131,10 @@ class Worker:
 
     def _answer(self, answer: messages.Answer) -> None:
         try:
-            messages.send(self._control, answer)
-        except messages.MessageError:
-            messages.send(self._control, messages.Reported(answer.ticket))  # too many devices for one message
+            try:
+                messages.send(self._control, answer)
+            except messages.MessageError:  # too many devices for one message
+                messages.send(self._control, messages.Reported(answer.ticket))
         except OSError:
             self.loop.stop()  # the supervisor is gone, or has not read for 200 KiB
 

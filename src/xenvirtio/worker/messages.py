@@ -7,6 +7,7 @@ discarded meanwhile is told from one about its successor.
 from __future__ import annotations
 
 import json
+import math
 import socket
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,36 @@ def _is_table(value: object, of: Callable[[object], bool]) -> bool:
     return isinstance(value, dict) and all(_is_text(key) and of(each) for key, each in value.items())
 
 
+def _is_seconds(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _are_counts(value: object) -> bool:
+    return _is_table(value, lambda each: isinstance(each, int) and 0 <= each < 1 << 64)
+
+
+def _is_lately(value: object) -> bool:
+    if not isinstance(value, dict) or "seconds" not in value:
+        return False
+    return all(_is_seconds(each) if name == "seconds" else _are_counts(each) for name, each in value.items())
+
+
+#: parts of a device's report that others count with (`xenvirtio list`); the rest is passed on as it is
+PARTS: Mapping[str, Callable[[object], bool]] = {
+    "at": _is_seconds,
+    "age": _is_seconds,
+    "recent": _is_lately,
+    "counters": _are_counts,
+    "memory": _are_counts,
+    "events": _are_counts,
+    "memory_access": _is_text,
+}
+
+
+def _is_report(value: object) -> bool:
+    return isinstance(value, dict) and all(PARTS[name](value[name]) for name in PARTS if name in value)
+
+
 #: what a field of a type may hold; the keys are the annotations above
 SHAPES: Mapping[str, Callable[[object], bool]] = {
     "int": _is_number,
@@ -139,7 +170,7 @@ SHAPES: Mapping[str, Callable[[object], bool]] = {
     "str": _is_text,
     "dict[str, str]": lambda value: _is_table(value, _is_text),
     "dict[str, int]": lambda value: _is_table(value, _is_number),
-    "dict[str, dict[str, Any]]": lambda value: _is_table(value, lambda each: isinstance(each, dict)),
+    "dict[str, dict[str, Any]]": lambda value: _is_table(value, _is_report),
 }
 
 

@@ -167,9 +167,14 @@ class Supervisor:
             guest.touch(each)
 
     def _release(self) -> None:
-        for domid, guest in list(self.guests.items()):
-            if not self._store.domain_exists(domid):
-                guest.lose()
+        try:
+            gone = [domid for domid in self.guests if not self._store.domain_exists(domid)]
+        except XenError as error:
+            logger.warning("which guests are gone is asked again: %s", error.message)
+            self._loop.later(self._limits.retry_seconds, self._release)
+            return
+        for domid in gone:
+            self.guests[domid].lose()
 
     def _done(self, guest: ServedGuest) -> None:
         domid = guest.guest.domid

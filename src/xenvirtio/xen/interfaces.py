@@ -60,7 +60,9 @@ class Store(View, Protocol):
         """Readable while events are waiting."""
         ...
 
-    def domain_exists(self, domid: int) -> bool: ...
+    def domain_exists(self, domid: int) -> bool:
+        """Whether XenStore knows the domain. Raises XenError if it cannot be asked."""
+        ...
 
     def forget(self) -> None:
         """In a forked child: drops the handle without a word to xenstored."""

@@ -198,7 +198,11 @@ class XenStore(Nodes):
         return int(self._library.calls.xs_fileno(self._handle))
 
     def domain_exists(self, domid: int) -> bool:
-        return bool(self._library.calls.xs_is_domain_introduced(self._handle, domid))
+        self._library.ffi.errno = 0  # the call answers false for "no" as for "cannot say"
+        there = bool(self._library.calls.xs_is_domain_introduced(self._handle, domid))
+        if not there and self._library.ffi.errno:
+            raise self._library.error(f"XenStore: cannot say whether domain {domid} is there")
+        return there
 
     def forget(self) -> None:
         if self._handle != self._library.ffi.NULL:

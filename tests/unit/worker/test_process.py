@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import select
@@ -233,6 +234,32 @@ def test_a_message_survives_the_wire(message: messages.Message) -> None:
 def test_nonsense_is_no_message(data: bytes) -> None:
     with pytest.raises(messages.MessageError):
         messages.decode(data)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"counters": {"reads": "x"}},
+        {"counters": None},
+        {"memory": 5},
+        {"events": {"sent": -1}},
+        {"memory": {"hypercalls": 1 << 64}},
+        {"recent": {"seconds": "a"}},
+        {"recent": {"counters": {}}},
+        {"recent": {"seconds": 5.0, "counters": {"reads": []}}},
+        {"at": float("nan")},
+        {"age": float("inf")},
+        {"memory_access": []},
+        [],
+    ],
+)
+def test_a_report_that_cannot_be_counted_with_is_no_message(report: object) -> None:
+    """A worker that its guest has taken over would break `xenvirtio list` for everybody."""
+    good = {"counters": {"reads": 1}, "at": 7.5, "age": 2.0, "recent": {"seconds": 2.0, "counters": {}}}
+    for devices, is_one in (({"0": good}, True), ({"0": good, "1": report}, False)):
+        data = json.dumps({"kind": "Reported", "ticket": 1, "devices": devices, "worker": {}}).encode()
+        with contextlib.nullcontext() if is_one else pytest.raises(messages.MessageError):
+            messages.decode(data)
 
 
 def test_a_message_is_bounded() -> None:

@@ -171,3 +171,17 @@ def test_after_a_failed_attach_the_next_daemon_serves_a_frontend_that_starts_aga
     assert front.backend_state is XenbusState.CLOSED
     front.set_state(XenbusState.INITIALISING)
     house.echo(front, house.drive(front))
+
+
+def test_a_guest_is_not_gone_because_xenstore_cannot_say_for_a_moment(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = house.backend.store
+    trouble = XenError("XenStore: cannot say whether domain 5 is there", errno.EIO)
+    monkeypatch.setattr(store, "domain_exists", at_first(2, trouble, store.domain_exists))
+    house.xen.destroy_domain(6)
+    house.turn(0.3)
+    house.echo(house.front, house.driver)
+    house.xen.destroy_domain(5)
+    house.turn(0.5)
+    assert not house.backend.supervisor.guests

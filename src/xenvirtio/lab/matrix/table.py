@@ -49,10 +49,10 @@ def _words(cell: Cell) -> str:
     disk, pings, tcp = proofs["disk_bytes"], proofs["pings"], proofs["tcp_bytes"]
     right = min(disk["right_in_guest"], disk["right_in_dom0"])
     return (
-        f"{'✓' if cell.ok else '✗'} disk {right // MIB} of {disk['written'] // MIB} MiB right on both sides"
-        f"{', and after a restart' if proofs['survived_guest_restart'] else ', NOT after a restart'}; "
-        f"{pings['lost']} of {pings['sent']} pings lost; "
-        f"TCP {tcp['to_guest'] // MIB} and {tcp['from_guest'] // MIB} MiB intact"
+        f"{'✓' if cell.ok else '✗'} disk {right // MIB} of {disk['written'] // MIB} MiB"
+        f"{', kept' if proofs['survived_guest_restart'] else ', NOT kept'}; "
+        f"{pings['sent'] - pings['lost']} of {pings['sent']} pings; "
+        f"TCP {tcp['to_guest'] // MIB} + {tcp['from_guest'] // MIB} MiB"
     )
 
 

@@ -54,8 +54,8 @@ def app(
     QEMU serve it, to stock virtio-pci drivers. virtio_backend in /etc/xenvirtio/xenvirtio.toml holds for all
     HVM guests of this machine.
 
-    Otherwise the guest's kernel needs the module virtio_xenbus. on_poweroff, on_reboot, on_crash and
-    on_watchdog work as with xl. If anything fails, or on ctrl-C, everything is undone.
+    Otherwise the guest's kernel needs the module virtio_xenbus. on_poweroff, on_reboot, on_crash,
+    on_watchdog and (PVH) on_soft_reset work as with xl. If anything fails, or on ctrl-C, all is undone.
     """
     from xenvirtio.cli.output import say
     from xenvirtio.cli.signals import undo_when_ended

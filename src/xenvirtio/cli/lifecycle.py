@@ -12,7 +12,7 @@ import click
 @click.argument("uuid", help="Of the guest.")
 @click.argument("domid", type=int, help="The domain that the guest is now.")
 def app(uuid: str, domid: int) -> None:
-    """Attend a guest until it is gone: do what its on_poweroff, on_reboot, on_crash and on_watchdog say.
+    """Attend a guest until it is gone: do what its on_poweroff, on_reboot … on_soft_reset say.
 
     `xenvirtio create` starts this for every guest; nobody else needs to.
     """

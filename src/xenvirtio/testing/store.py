@@ -207,6 +207,9 @@ class FakeStore(FakeView):
     def domain_exists(self, domid: int) -> bool:
         return domid in self._domains
 
+    def introduce(self, domid: int, frame: int, port: int) -> None:
+        raise NotImplementedError("no ring is modelled")
+
     def forget(self) -> None:
         self.close()
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from xenvirtio.toolstack.configuration.guest import Guest, VirtioDevice
     from xenvirtio.toolstack.xl import Domain, Xl
-    from xenvirtio.xen.interfaces import Store, View
+    from xenvirtio.xen.interfaces import DomainControl, Store, View
 
 DEFAULT_LIMIT = 60.0
 #: seconds that the daemon gets to let go of a guest that is gone, before its nodes are removed for it
@@ -51,6 +51,7 @@ class Toolstack:
 
     xl: Xl
     store: Store
+    control: Callable[[], DomainControl]
     host: Host = field(default_factory=Host)
     records: Records = field(default_factory=Records)
     say: Callable[[str], None] = _silent

@@ -1,8 +1,8 @@
 """The end of a guest: what xl's own monitor would do, done with virtio devices in mind.
 
 One small process a guest, left behind by `xenvirtio create`. It wakes when xenstored reports that some domain
-shut down or is gone, does what on_poweroff, on_reboot, on_crash and on_watchdog say (xl.cfg(5)), and ends
-with its guest. What fails is tried again: nobody else would attend the guest.
+shut down or is gone, does what on_poweroff, on_reboot, on_crash, on_watchdog and on_soft_reset say
+(xl.cfg(5)), and ends with its guest. What fails is tried again: nobody else would attend the guest.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import XenError, XenvirtioError
+from xenvirtio.toolstack.configuration.guest import SOFT_RESET
 from xenvirtio.toolstack.connect import RELEASE, watching
 from xenvirtio.toolstack.create import StartOptions, clean_up, start
+from xenvirtio.toolstack.softreset import soft_reset
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,9 +29,6 @@ if TYPE_CHECKING:
 
 LOGS = Path("/var/log/xenvirtio")
 DUMPS = Path("/var/lib/xen/dump")
-#: a guest that would start another kernel by itself (kexec, kdump). It cannot without xl's own monitor, and
-#: nowhere but in HVM guests: on_reboot says what follows, by default the start of its configured kernel
-KEXEC = "soft-reset"
 #: seconds between looks if xenstored reports nothing
 LOOK = 60.0
 #: seconds before what failed is tried again; the last one holds for every further failure
@@ -121,9 +120,13 @@ def _until_end(record: Record, toolstack: Toolstack, wait: Callable[[float], obj
                 wait(LOOK)
                 failures = 0
                 continue
-            event = "reboot" if domain.reason == KEXEC else domain.reason or ""
-            action = record.guest.actions.get(event, "destroy")
+            action = record.guest.actions.get(domain.reason or "", "destroy")
             toolstack.say(f"domain {domain.domid} ended: {domain.reason}; action: {action}")
+            if action == SOFT_RESET:
+                if _next_kernel(record, toolstack):
+                    continue
+                action = record.guest.actions.get("reboot", "destroy")
+                toolstack.say(f"as after a reboot: {action}")
             if action.startswith("coredump-") and not dumped:
                 dumped = True  # one try: a full disk does not keep a crashed guest
                 _dump(domain, toolstack)
@@ -137,6 +140,17 @@ def _until_end(record: Record, toolstack: Toolstack, wait: Callable[[float], obj
             toolstack.say(f"trying again: {error}")
             _pause(failures)
             failures += 1
+
+
+def _next_kernel(record: Record, toolstack: Toolstack) -> bool:
+    """Let the guest go on with its next kernel; false if that cannot run."""
+    try:
+        soft_reset(record.domid, toolstack)
+    except (XenvirtioError, OSError) as error:
+        toolstack.say(f"its next kernel cannot run: {error}")
+        return False
+    toolstack.say("its next kernel runs")
+    return True
 
 
 def _clean_up(domid: int, toolstack: Toolstack) -> None:

@@ -28,13 +28,14 @@ def local_toolstack(say: Callable[[str], None]) -> Iterator[Toolstack]:
     """
     from xenvirtio.toolstack.create import Toolstack
     from xenvirtio.toolstack.xl import Xl
+    from xenvirtio.xen.control import XenControl
     from xenvirtio.xen.store import XenStore
 
     host = Host(daemon_runs=daemon_runs)
     check_user(host)
     xl = Xl.find()
     with XenStore() as store:
-        yield Toolstack(xl, store, host, say=say)
+        yield Toolstack(xl, store, XenControl, host, say=say)
 
 
 def local_rows(guest: str | None = None, seconds: float = 0) -> list[DeviceRow]:

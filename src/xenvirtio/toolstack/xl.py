@@ -103,6 +103,9 @@ class Xl:
             except XenError as error:
                 raise XenError(error.message + _device_model_words(error.message, since)) from None
 
+    def pause(self, domid: int) -> None:
+        self._run("pause", str(domid))
+
     def unpause(self, domid: int) -> None:
         self._run("unpause", str(domid))
 

@@ -6,7 +6,7 @@ Two things stand behind each: Xen's own libraries (the other files of this room)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -64,6 +64,10 @@ class Store(View, Protocol):
         """Whether XenStore knows the domain. Raises XenError if it cannot be asked."""
         ...
 
+    def introduce(self, domid: int, frame: int, port: int) -> None:
+        """xenstored talks with the domain by the ring in this frame and this port of the domain's."""
+        ...
+
     def forget(self) -> None:
         """In a forked child: drops the handle without a word to xenstored."""
         ...
@@ -119,3 +123,25 @@ class DeviceModel(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class DomainControl(Protocol):
+    """What only the toolstack may do to a domain, beside xl; a context manager."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+    def soft_reset(self, domid: int) -> None:
+        """A domain that has shut down goes on, without event channels, vCPUs' areas and shared info."""
+        ...
+
+    def offer(self, domid: int, remote: int) -> int:
+        """A new port of the domain's which `remote` may bind."""
+        ...
+
+    def parameter(self, domid: int, index: int) -> int:
+        """One of HVM_PARAM_*."""
+        ...
+
+    def set_parameter(self, domid: int, index: int, value: int) -> None: ...

@@ -19,16 +19,14 @@ from xenvirtio.spec.host import LIBRARIES, NODES
 class Library:
     """One of Xen's libraries with the declarations that are used of it."""
 
-    def __init__(self, soname: str, declarations: str) -> None:
+    def __init__(self, soname: str, declarations: str, package: str | None = None) -> None:
         self.ffi = cffi.FFI()
         self.ffi.cdef(declarations)
         try:
             self.calls: Any = self.ffi.dlopen(soname)
         except OSError as error:
-            package = LIBRARIES[soname]
-            raise MissingDependency(
-                f"{soname} cannot be loaded: {error}", f"apt-get install {package}"
-            ) from error
+            hint = f"apt-get install {package or LIBRARIES[soname]}"
+            raise MissingDependency(f"{soname} cannot be loaded: {error}", hint) from error
 
     def text(self, pointer: Any) -> str:
         """The C string at `pointer`."""
@@ -50,6 +48,9 @@ class Library:
 
 
 @cache
-def load(soname: str, declarations: str) -> Library:
-    """The library, parsed and opened once a process: forked workers have what their supervisor has loaded."""
-    return Library(soname, declarations)
+def load(soname: str, declarations: str, package: str | None = None) -> Library:
+    """The library, parsed and opened once a process: forked workers have what their supervisor has loaded.
+
+    `package` is Debian's, where spec/host.py does not name it.
+    """
+    return Library(soname, declarations, package)

@@ -42,6 +42,7 @@ bool xs_watch(struct xs_handle *h, const char *path, const char *token);
 bool xs_unwatch(struct xs_handle *h, const char *path, const char *token);
 char **xs_check_watch(struct xs_handle *h);
 int xs_fileno(struct xs_handle *h);
+bool xs_introduce_domain(struct xs_handle *h, unsigned int domid, unsigned long mfn, unsigned int eventchn);
 bool xs_is_domain_introduced(struct xs_handle *h, unsigned int domid);
 void free(void *p);
 """
@@ -203,6 +204,10 @@ class XenStore(Nodes):
         if not there and self._library.ffi.errno:
             raise self._library.error(f"XenStore: cannot say whether domain {domid} is there")
         return there
+
+    def introduce(self, domid: int, frame: int, port: int) -> None:
+        if not self._library.calls.xs_introduce_domain(self._handle, domid, frame, port):
+            raise self._library.error(f"XenStore: domain {domid} cannot be introduced")
 
     def forget(self) -> None:
         if self._handle != self._library.ffi.NULL:

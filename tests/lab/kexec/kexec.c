@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
-/* kexec KERNEL COMMANDLINE: gives way to another kernel, as systemd's last act of "systemctl kexec" does */
+/* kexec KERNEL INITRAMFS COMMANDLINE: gives way to another kernel, as systemd's last act of "systemctl kexec" does */
 #include <fcntl.h>
-#include <linux/kexec.h>
 #include <linux/reboot.h>
 #include <stdio.h>
 #include <string.h>
@@ -10,10 +9,11 @@
 
 int main(int argc, char **argv)
 {
-	int kernel = argc == 3 ? open(argv[1], O_RDONLY) : -1;
+	int kernel = argc == 4 ? open(argv[1], O_RDONLY) : -1;
+	int initramfs = argc == 4 ? open(argv[2], O_RDONLY) : -1;
 
-	if (kernel < 0 ||
-	    syscall(SYS_kexec_file_load, kernel, -1, strlen(argv[2]) + 1, argv[2], KEXEC_FILE_NO_INITRAMFS)) {
+	if (kernel < 0 || initramfs < 0 ||
+	    syscall(SYS_kexec_file_load, kernel, initramfs, strlen(argv[3]) + 1, argv[3], 0)) {
 		perror("kexec_file_load");
 		return 1;
 	}

@@ -1,4 +1,4 @@
-"""What happens when a guest ends (on_poweroff, on_reboot, on_crash, on_watchdog of xl.cfg(5))."""
+"""What happens when a guest ends (on_poweroff, on_reboot … on_soft_reset of xl.cfg(5))."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_by_default_a_guest_that_ends_is_destroyed_and_leaves_nothing(world: Wor
     assert world.nothing_left()
 
 
-@pytest.mark.parametrize("reason", [REBOOT, KEXEC])
+@pytest.mark.parametrize("reason", [REBOOT, KEXEC])  # a PV guest has no kexec; what an HVM guest gets
 def test_a_reboot_brings_the_guest_back_with_its_devices(world: World, reason: int) -> None:
     record = started(world, "uuid='11111111-2222-3333-4444-555555555555'")
     settings = world.store.read("/local/domain/0/backend/virtio/1/256/host/mac")
@@ -365,3 +365,57 @@ def test_the_watcher_lives_in_a_session_of_its_own_and_logs(
     assert command == f"-P -m xenvirtio.cli.main lifecycle {record.guest.uuid} 3"
     assert session == process
     os.waitpid(int(process), 0)
+
+
+def kexecs(world: World, then: int) -> list[list[int]]:
+    """The guest gives way to another kernel, and ends when that runs."""
+    seen: list[list[int]] = []
+
+    def goes_on() -> None:
+        seen.append(running(world))
+        world.ends(then)
+
+    def again() -> None:
+        world.store.steps = [goes_on]
+
+    world.store.steps = [lambda: world.ends(KEXEC)]
+    world.at_unpause = again
+    return seen
+
+
+def test_a_pvh_guest_goes_on_with_its_next_kernel(world: World) -> None:
+    record = started(world, "type='pvh'\nkernel='k'")
+    world.store.write("/tool/xenconsoled/domid", "3")
+    seen = kexecs(world, POWEROFF)
+    devices = world.store.names("/local/domain/0/backend/virtio/1")
+    attend(record, world.toolstack)
+    assert seen == [[1]], "the same domain"
+    assert devices
+    assert world.store.calls == [
+        "reset 1 pause",
+        "port 7 of 1 for 0",
+        "port 8 of 1 for 3",
+        "parameter 2 of 1 = 7",
+        "parameter 18 of 1 = 8",
+        "introduce 1 0xfeffc 7",
+        "close",
+    ]
+    assert world.said[-3:-1] == ["domain 1 ended: soft-reset; action: soft-reset", "its next kernel runs"]
+
+
+def test_a_guest_that_cannot_be_reset_is_started_again(world: World) -> None:
+    record = started(world, "type='pvh'\nkernel='k'")
+    world.no_reset = XenError("Xen: domain 1 cannot be reset: Invalid argument", 22)
+    seen = kexecs(world, POWEROFF)
+    attend(record, world.toolstack)
+    assert seen == [[2]], "another domain"
+    assert any("its next kernel cannot run: Xen: domain 1 cannot be reset" in line for line in world.said)
+    assert world.nothing_left()
+
+
+def test_on_soft_reset_may_say_something_else(world: World) -> None:
+    record = started(world, "type='pvh'\nkernel='k'\non_soft_reset='destroy'")
+    world.store.steps = [lambda: world.ends(KEXEC)]
+    attend(record, world.toolstack)
+    assert world.nothing_left()
+    assert not world.store.calls

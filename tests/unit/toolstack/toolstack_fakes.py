@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import stat
 import sys
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from xenvirtio.toolstack.checks import Host
 from xenvirtio.toolstack.configuration.configuration import GuestConfig
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from xenvirtio.errors import XenvirtioError
     from xenvirtio.xen.interfaces import View
 
 T = TypeVar("T")
@@ -78,6 +80,7 @@ class FakeStore:
         self.watches: list[tuple[str, str]] = []
         self.steps: list[Callable[[], None]] = []
         self.after_transaction: Callable[[], None] = lambda: None
+        self.calls: list[str] = []
         self._ready = os.eventfd(1)
 
     def read(self, path: str) -> str | None:
@@ -135,6 +138,9 @@ class FakeStore:
     def domain_exists(self, domid: int) -> bool:
         return f"/local/domain/{domid}/name" in self.nodes
 
+    def introduce(self, domid: int, frame: int, port: int) -> None:
+        self.calls.append(f"introduce {domid} {frame:#x} {port}")
+
     def forget(self) -> None:
         self.close()
 
@@ -144,6 +150,36 @@ class FakeStore:
     def states(self, side: str) -> list[str]:
         """Paths of the states of all backends or frontends."""
         return [path for path in self.nodes if f"/{side}/virtio/" in path and path.endswith("/state")]
+
+
+class FakeControl:
+    """A `DomainControl` that notes what it was asked for."""
+
+    def __init__(self, world: World) -> None:
+        self._world, self._ports = world, iter(range(7, 100))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._world.store.calls.append("close")
+
+    def soft_reset(self, domid: int) -> None:
+        if self._world.no_reset is not None:
+            raise self._world.no_reset
+        self._world.store.calls.append(f"reset {domid} {self._world.xl_log[-1]}")
+        self._world.ends(None)
+
+    def offer(self, domid: int, remote: int) -> int:
+        port = next(self._ports)
+        self._world.store.calls.append(f"port {port} of {domid} for {remote}")
+        return port
+
+    def parameter(self, domid: int, index: int) -> int:
+        return {(1, 1): 0xFEFFC}[domid, index]
+
+    def set_parameter(self, domid: int, index: int, value: int) -> None:
+        self._world.store.calls.append(f"parameter {index} of {domid} = {value}")
 
 
 @dataclass
@@ -156,6 +192,7 @@ class World:
     user: int = 0
     daemon: bool = True
     at_unpause: Callable[[], None] | None = None
+    no_reset: XenvirtioError | None = None
 
     def __post_init__(self) -> None:
         self.write_domains([{**DOMAIN_0, "reason": None}])
@@ -174,10 +211,11 @@ class World:
     def write_domains(self, domains: list[dict[str, Any]]) -> None:
         (self.folder / "domains.json").write_text(json.dumps(domains))
 
-    def ends(self, reason: int) -> None:
-        """The newest guest shuts down."""
+    def ends(self, reason: int | None) -> None:
+        """The newest guest shuts down; None: it goes on."""
         *others, last = self.domains
-        self.write_domains([*others, {**last, "flags": "---s--", "reason": reason}])
+        flags = "--p---" if reason is None else "---s--"
+        self.write_domains([*others, {**last, "flags": flags, "reason": reason}])
 
     @property
     def xl_log(self) -> list[str]:
@@ -188,7 +226,8 @@ class World:
     def toolstack(self) -> Toolstack:
         host = Host(self.folder / "net", lambda: self.user, lambda: self.daemon)
         records = Records(self.folder / "guests")
-        return Toolstack(FakeXl(str(self.folder / "xl"), self), self.store, host, records, self.said.append)
+        xl, control = FakeXl(str(self.folder / "xl"), self), functools.partial(FakeControl, self)
+        return Toolstack(xl, self.store, control, host, records, self.said.append)
 
     def image(self, name: str = "a.img", size: int = 1 << 20) -> Path:
         path = self.folder / name

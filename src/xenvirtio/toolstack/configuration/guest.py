@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 #: event → its default action (xl.cfg(5))
 LIFECYCLE = {"poweroff": "destroy", "reboot": "restart", "crash": "destroy", "watchdog": "destroy"}
+#: reason and action of a guest that gives way to another kernel (kexec, kdump)
+SOFT_RESET = "soft-reset"
 #: longest name of a guest, bytes: its log is a file of that name
 NAME_BYTES = 200
 ACTIONS = ("destroy", "restart", "preserve", "coredump-destroy", "coredump-restart")
@@ -61,7 +63,7 @@ class Guest:
     uuid: str
     type: str  #: pv, pvh or hvm
     devices: tuple[VirtioDevice, ...]
-    actions: Mapping[str, str]  #: poweroff, reboot, crash, watchdog → what follows
+    actions: Mapping[str, str]  #: poweroff, reboot, crash, watchdog, soft-reset → what follows
     xl_config: str  #: the configuration that xl gets
     files: tuple[str, ...] = ()  #: kernel and ramdisk, which must be there
     bootloader: bootloader.Bootloader | None = None  #: finds kernel and ramdisk, at each start
@@ -109,7 +111,7 @@ def guest_from(config: GuestConfig, machine: str = XENVIRTIO) -> Guest:
         uuid=identity,
         type=kind,
         devices=devices,
-        actions={event: _action(config, event) for event in LIFECYCLE},
+        actions=_actions(config, kind),
         xl_config=config.for_xl(
             without=frozenset({"memory_access", "map_cache", KEY})
             | (bootloader.SETTINGS if loader else frozenset()),
@@ -198,13 +200,20 @@ def _uuid(config: GuestConfig) -> str:
         config.fail("uuid", f"'{given}' is no UUID", "leave it out, and one is made")
 
 
-def _action(config: GuestConfig, event: str) -> str:
-    action = config.string(f"on_{event}") or LIFECYCLE[event]
-    if action not in ACTIONS:
+def _actions(config: GuestConfig, kind: str) -> dict[str, str]:
+    found = {event: _action(config, f"on_{event}", usual) for event, usual in LIFECYCLE.items()}
+    # an HVM guest's QEMU would begin anew as well, which only xl's own monitor has libxl do
+    usual, possible = (SOFT_RESET, (*ACTIONS, SOFT_RESET)) if kind == "pvh" else (found["reboot"], ACTIONS)
+    return {**found, SOFT_RESET: _action(config, "on_soft_reset", usual, possible)}
+
+
+def _action(config: GuestConfig, key: str, usual: str, possible: tuple[str, ...] = ACTIONS) -> str:
+    action = config.string(key) or usual
+    if action not in possible:
         config.fail(
-            f"on_{event}",
-            f"on_{event} = '{action}' cannot be done for a guest with virtio devices",
-            ", ".join(ACTIONS),
+            key,
+            f"{key} = '{action}' cannot be done for a guest with virtio devices",
+            ", ".join(possible),
         )
     return action
 

@@ -188,7 +188,16 @@ def test_lifecycle_actions_are_xls_defaults_or_what_is_said() -> None:
         "reboot": "destroy",
         "crash": "coredump-restart",
         "watchdog": "destroy",
+        "soft-reset": "destroy",
     }
+
+
+def test_a_pvh_guest_goes_on_with_the_next_kernel_if_nothing_else_is_said() -> None:
+    assert guest("name='g'; type='pvh'").actions["soft-reset"] == "soft-reset"
+    assert guest("name='g'; type='pvh'; on_soft_reset='restart'").actions["soft-reset"] == "restart"
+    for kind in ("pv", "hvm"):
+        with pytest.raises(ConfigError, match="on_soft_reset = 'soft-reset' cannot be done"):
+            guest(f"name='g'; type='{kind}'; on_soft_reset='soft-reset'")
 
 
 @pytest.mark.parametrize(

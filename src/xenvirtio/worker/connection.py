@@ -6,7 +6,7 @@ import contextlib
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from xenvirtio.errors import GuestViolation, XenError
+from xenvirtio.errors import GuestViolation, XenvirtioError
 from xenvirtio.memory.grant import GrantMemory
 from xenvirtio.spec.xenbus import MemoryAccess
 from xenvirtio.transport.xenbus.device import XenbusDevice
@@ -67,11 +67,15 @@ class Line:
         self._port.close()
 
 
+class ResumeError(XenvirtioError):
+    """What an earlier worker left cannot be gone on with, now or later."""
+
+
 class Connection:
     """Connected from construction to `close`.
 
-    With `resume` it goes on from the state file. Raises XenError (also for rings that the guest has spoilt
-    meanwhile) or OSError (the state file cannot be written); nothing stays then.
+    With `resume` it goes on from the state file. Raises XenError, OSError (the state file cannot be read or
+    written), ResumeError (also for rings that the guest has spoilt meanwhile); nothing stays then.
     """
 
     def __init__(
@@ -96,7 +100,7 @@ class Connection:
                 fresh.page,
                 fresh.port,
             ):
-                raise XenError(f"{file.path} does not tell how to go on with the guest's device")
+                raise ResumeError(f"{file.path} does not tell how to go on with the guest's device")
             saved = found
         with contextlib.ExitStack() as stack:
             address = handles.grants.map([saved.page], guest.domid, True)
@@ -118,7 +122,8 @@ class Connection:
                 try:
                     self.transport.resume()
                 except GuestViolation as violation:
-                    raise XenError(f"the guest's rings cannot be had again: {violation.rule}") from violation
+                    words = f"the guest's rings cannot be had again: {violation.rule}"
+                    raise ResumeError(words) from violation
             else:
                 self.transport.start()
             line.handler = self.transport.event

@@ -116,7 +116,8 @@ class ServedGuest:
                 if isinstance(action, backend.Publish):
                     self._loop.later(self._limits.retry_seconds, partial(self._publish_again, device, action))
                 else:
-                    self._act(device, device.walk.failed(words))
+                    for_good = isinstance(error, NodeError)  # the guest's own
+                    self._act(device, device.walk.failed(words, for_good=for_good))
 
     def _publish_again(self, device: ServedDevice, action: backend.Publish) -> None:
         if device.published is action and self._serves(device):
@@ -151,12 +152,15 @@ class ServedGuest:
                 self._order(device, messages.Detach(self._next(), key.devid))
             case backend.Discard():
                 self._order(device, messages.Discard(self._next(), key.devid))
-            case backend.Retry(words):
-                seconds = device.next_try(self._limits)
+            case backend.Retry(words, much):
+                seconds = self._limits.retry_seconds_max if much else device.next_try(self._limits)
                 logger.warning(
                     "guest %s device %s: %s; tried again in %.0f s", self.guest.name, key, words, seconds
                 )
-                self._loop.later(seconds, partial(self._prepare_again, device))
+                if device.retry is not None:
+                    device.retry.cancel()
+                device.retry = self._loop.later(seconds, partial(self._prepare_again, device))
+                self._store.transact(lambda view: nodes.note_error(view, key, self._own, words))
             case backend.Publish(state, error):
                 device.published = action
                 access = device.settings.access if device.settings is not None else ()
@@ -207,14 +211,14 @@ class ServedGuest:
             logger.warning("guest %s device %s: %s", self.guest.name, device.key, error.message)
             self._loop.later(self._limits.retry_seconds, lambda: self.answered(answer))
             return
-        words = answer.words if isinstance(answer, messages.Failed) else None
+        failed = answer if isinstance(answer, messages.Failed) else None
         order = device.settle()
         if order in (messages.Prepare, messages.Update):
             try:
-                device.confirm(self._store, self._own, words)
+                device.confirm(self._store, self._own, None if failed is None else failed.words)
             except XenError as error:  # the toolstack waits for it, no longer than its limit
                 logger.warning("guest %s device %s: %s", self.guest.name, device.key, error.message)
-        self._act(device, device.follow(order, words, now))
+        self._act(device, device.follow(order, failed, now))
         self.attention.touch(answer.devid)  # what changed while the answer was awaited
 
     def worker_gone(self) -> None:
@@ -222,16 +226,20 @@ class ServedGuest:
             device.settle()
 
     def worker_again(self) -> None:
-        if self.gone or self._stopping:
-            return
         for device in list(self.devices.values()):
-            try:
-                now = nodes.snapshot(self._store, device.key, self._own)
-            except XenError as error:
-                self._act(device, device.walk.gave_up(error.message))
-                continue
-            self._act(device, device.walk.restart(now))
-            self.attention.touch(device.key.devid)
+            self._restart(device)
+
+    def _restart(self, device: ServedDevice) -> None:
+        if not self._serves(device):
+            return
+        try:
+            now = nodes.snapshot(self._store, device.key, self._own)
+        except XenError as error:
+            logger.warning("guest %s device %s: %s", self.guest.name, device.key, error.message)
+            self._loop.later(self._limits.retry_seconds, partial(self._restart, device))
+            return
+        self._act(device, device.walk.restart(now))
+        self.attention.touch(device.key.devid)
 
     def worker_given_up(self, words: str) -> None:
         for device in list(self.devices.values()):
@@ -284,6 +292,9 @@ class ServedGuest:
                     self._store.transact(lambda view: nodes.remove_devices(view, domid, self._own))
             except XenError as error:
                 logger.warning("guest %s (%d): %s", self.guest.name, domid, error.message)
+                if not self._stopping:
+                    self._loop.later(self._limits.retry_seconds, self._finish)
+                    return
             for file in self.guest.run_directory.glob(f"{domid}-*"):
                 file.unlink(missing_ok=True)
         self._done(self)

@@ -113,9 +113,9 @@ class WorkerLife:
         def force() -> None:
             if self.process is process:
                 logger.warning(
-                    "worker %d of %s did not stop within %.0f s: killed, nothing is lost by that",
-                    process.pid,
+                    "guest %s: worker %d did not stop within %.0f s: killed, nothing is lost by that",
                     self._guest.name,
+                    process.pid,
                     seconds,
                 )
                 process.kill()
@@ -182,7 +182,7 @@ class WorkerLife:
             self.ending = False
             self._owner.worker_ended()
             return
-        logger.error("worker %d of %s (%d): %s", process.pid, name, domid, words)
+        logger.error("guest %s (%d): worker %d: %s", name, domid, process.pid, words)
         now = time.monotonic()
         self.deaths = [at for at in self.deaths if now - at < self._limits.restart_window]
         if len(self.deaths) >= self._limits.restarts:

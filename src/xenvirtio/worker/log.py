@@ -41,19 +41,20 @@ class PlainFormatter(logging.Formatter):
 
 class FloodFilter(logging.Filter):
     """Of each subject (a message's first argument: a guest, or a device of one) BURST lines at once, then one
-    every SECONDS; it tells how many were left out. A guest must not fill dom0's disk.
+    every SECONDS; it tells how many were left out. A guest must not fill dom0's disk. Errors are counted
+    apart: what a guest causes at will is none.
     """
 
     def __init__(self, burst: int = BURST, seconds: float = SECONDS) -> None:
         super().__init__()
         self._burst, self._rate = burst, 1 / seconds
-        self._buckets: dict[str, Bucket] = {}
-        self._left_out: dict[str, int] = {}
+        self._buckets: dict[tuple[str, bool], Bucket] = {}
+        self._left_out: dict[tuple[str, bool], int] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         if not isinstance(record.args, tuple) or not record.args:
             return True
-        subject = str(record.args[0])
+        subject = str(record.args[0]), record.levelno >= logging.ERROR
         if len(self._buckets) >= SUBJECTS_MAX:
             self._buckets.clear()
             self._left_out.clear()

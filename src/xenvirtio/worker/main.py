@@ -22,7 +22,7 @@ from xenvirtio.errors import MissingDependency, TimeLimit, XenError, XenvirtioEr
 from xenvirtio.transport.xenbus.ports import Ports
 from xenvirtio.transport.xenbus.saved import Saved, StateFile
 from xenvirtio.worker import messages
-from xenvirtio.worker.connection import Connection, Guest, Handles
+from xenvirtio.worker.connection import Connection, Guest, Handles, ResumeError
 from xenvirtio.worker.hosted import Hosted
 from xenvirtio.worker.invalidation import Invalidation, cache_setting, server_file
 from xenvirtio.worker.loop import Loop
@@ -125,7 +125,8 @@ class Worker:
             if isinstance(error, XenvirtioError) and error.hint:
                 words = f"{error.message} ({error.hint})"
             logger.warning("%s: %s: %s", self._label(devid), type(order).__name__.lower(), words)
-            self._answer(messages.Failed(order.ticket, devid, words[:1024]))
+            for_good = isinstance(error, ResumeError)
+            self._answer(messages.Failed(order.ticket, devid, words[:1024], for_good))
         else:
             self._answer(messages.Done(order.ticket, order.devid))
 

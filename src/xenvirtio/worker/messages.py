@@ -92,11 +92,12 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """An order could not be carried out; nothing of it stays."""
+    """An order could not be carried out; nothing of it stays. `for_good`: nor could it be later."""
 
     ticket: int
     devid: int
     words: str
+    for_good: bool
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,10 @@ def _is_number(value: object) -> bool:
     return type(value) is int  # a bool is none
 
 
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < 1 << 64
+
+
 def _is_text(value: object) -> bool:
     if isinstance(value, str):
         value.encode()  # JSON can hold what no text can: half a surrogate pair
@@ -134,11 +139,11 @@ def _is_table(value: object, of: Callable[[object], bool]) -> bool:
 
 
 def _is_seconds(value: object) -> bool:
-    return isinstance(value, float) and math.isfinite(value)
+    return isinstance(value, float) and (value == 0 or 0.001 <= value < math.inf)
 
 
 def _are_counts(value: object) -> bool:
-    return _is_table(value, lambda each: isinstance(each, int) and 0 <= each < 1 << 64)
+    return _is_table(value, _is_count)
 
 
 def _is_lately(value: object) -> bool:
@@ -147,20 +152,20 @@ def _is_lately(value: object) -> bool:
     return all(_is_seconds(each) if name == "seconds" else _are_counts(each) for name, each in value.items())
 
 
-#: parts of a device's report that others count with (`xenvirtio list`); the rest is passed on as it is
+#: parts of a device's report (worker/hosted.py, connection.py, readings.py): others count with them
 PARTS: Mapping[str, Callable[[object], bool]] = {
-    "at": _is_seconds,
-    "age": _is_seconds,
-    "recent": _is_lately,
-    "counters": _are_counts,
-    "memory": _are_counts,
-    "events": _are_counts,
+    **dict.fromkeys(("device_id", "status", "features", "queue_channels"), _is_count),
+    **dict.fromkeys(("kicks", "ignored_kicks", "violations"), _is_count),
+    "queues": lambda value: isinstance(value, list) and all(map(_is_count, value)),
     "memory_access": _is_text,
+    **dict.fromkeys(("counters", "memory", "events"), _are_counts),
+    **dict.fromkeys(("at", "age"), _is_seconds),
+    "recent": _is_lately,
 }
 
 
 def _is_report(value: object) -> bool:
-    return isinstance(value, dict) and all(PARTS[name](value[name]) for name in PARTS if name in value)
+    return isinstance(value, dict) and all(name in PARTS and PARTS[name](value[name]) for name in value)
 
 
 #: what a field of a type may hold; the keys are the annotations above

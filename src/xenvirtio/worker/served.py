@@ -30,6 +30,7 @@ class ServedDevice:
         self.deadline: Timer | None = None
         self.published: Publish | None = None
         """the newest; one that failed is written again unless there is a newer one"""
+        self.retry: Timer | None = None
         self._tries = 0
 
     def expect(self, ticket: int, order: type[messages.Message], deadline: Timer) -> None:
@@ -48,18 +49,20 @@ class ServedDevice:
         self._tries += 1
         return min(limits.retry_seconds * (1 << min(self._tries - 1, 16)), limits.retry_seconds_max)
 
-    def follow(self, order: type[messages.Message] | None, words: str | None, now: Snapshot) -> list[Action]:
-        """What the worker's answer to an order leads to; with `words` it could not be carried out."""
+    def follow(
+        self, order: type[messages.Message] | None, failed: messages.Failed | None, now: Snapshot
+    ) -> list[Action]:
+        """What the worker's answer to an order leads to; `failed`: it could not be carried out."""
         if order is messages.Discard:
             return self.walk.discarded(now)
         if order is messages.Detach:
             return self.walk.detached(now)
-        if words is not None and order in (messages.Prepare, messages.Attach):
-            return self.walk.failed(words)
+        if failed is not None and order in (messages.Prepare, messages.Attach):
+            return self.walk.failed(failed.words, for_good=failed.for_good)
         if order is messages.Prepare:
-            self._tries = 0
             return self.walk.prepared(now)
         if order is messages.Attach:
+            self._tries = 0
             return self.walk.attached(now)
         return []
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from xenvirtio.worker.connection import Guest
-    from xenvirtio.worker.loop import Loop
+    from xenvirtio.worker.loop import Loop, Timer
     from xenvirtio.worker.spawn import WorkerProcess
     from xenvirtio.xen.interfaces import Store
 
@@ -68,6 +68,7 @@ class Supervisor:
         self.own = own if own is not None else 0
         self.guests: dict[int, ServedGuest] = {}
         self.watch_events = 0
+        self._again: Timer | None = None
         self._stopping = False
 
     def start(self) -> None:
@@ -93,12 +94,12 @@ class Supervisor:
         root = backend_root(self.own)
         for name in self._store.names(root) or []:
             domid = parse_number(name, DOMID_LIMIT)
-            if domid is not None and not self._store.domain_exists(domid):
+            if domid is not None and not self._there(domid):
                 logger.info("domain %d is gone: its nodes are removed", domid)
                 self._remove(domid)
         for file in self._run_directory.glob("*-*"):
             domid = parse_number(file.name.split("-")[0], DOMID_LIMIT)
-            if domid is not None and not self._store.domain_exists(domid):
+            if domid is not None and not self._there(domid):
                 file.unlink(missing_ok=True)
 
     def _remove(self, domid: int) -> None:
@@ -167,14 +168,23 @@ class Supervisor:
             guest.touch(each)
 
     def _release(self) -> None:
+        for domid, guest in list(self.guests.items()):
+            if not self._there(domid):
+                guest.lose()
+
+    def _there(self, domid: int) -> bool:
+        """Whether a domain is there; while XenStore cannot say it is, and all are looked at again later."""
         try:
-            gone = [domid for domid in self.guests if not self._store.domain_exists(domid)]
+            return self._store.domain_exists(domid)
         except XenError as error:
-            logger.warning("which guests are gone is asked again: %s", error.message)
-            self._loop.later(self._limits.retry_seconds, self._release)
-            return
-        for domid in gone:
-            self.guests[domid].lose()
+            logger.warning("domain %d: %s", domid, error.message)
+            if self._again is None and not self._stopping:
+                self._again = self._loop.later(self._limits.retry_seconds, self._look_again)
+            return True
+
+    def _look_again(self) -> None:
+        self._again = None
+        self._release()
 
     def _done(self, guest: ServedGuest) -> None:
         domid = guest.guest.domid
@@ -183,7 +193,7 @@ class Supervisor:
         if self._stopping:
             if not self.guests:
                 self._loop.stop()
-        elif guest.missed and self._store.domain_exists(domid):
+        elif guest.missed and self._there(domid):
             self._touch_all(domid, None)  # another domain has its domid, and devices
 
     # --- status ---

@@ -14,6 +14,7 @@ from xenvirtio.transport.xenbus.backend import (
     Phase,
     Prepare,
     Publish,
+    Retry,
     Walk,
 )
 from xenvirtio.transport.xenbus.nodes import Snapshot
@@ -177,8 +178,31 @@ def test_what_cannot_be_opened_is_tried_once_a_start_of_the_frontend() -> None:
     assert walk.step(at(S.INITIALISING, S.CLOSED, error=True)) == [Prepare()]
 
 
-def test_a_frontend_whose_worker_was_given_up_may_start_again() -> None:
+def test_a_device_in_use_whose_worker_was_given_up_gets_one_later() -> None:
     walk = connected()
+    assert walk.gave_up("the worker died 6 times") == [Retry("the worker died 6 times", much=True)]
+    assert walk.step(at(S.CONNECTED, S.CONNECTED)) == []
+    assert walk.gave_up("the worker died 6 times") == []
+    assert walk.again() == [Prepare()]
+    assert walk.prepared(at(S.CONNECTED, S.CONNECTED)) == [Attach(True)]
+
+
+def test_what_fails_under_a_frontend_that_uses_it_is_tried_again_unless_it_fails_for_good() -> None:
+    walk = Walk()
+    walk.step(at(S.CONNECTED, S.CONNECTED))
+    assert walk.failed("image locked") == [Retry("image locked")]
+    assert walk.again() == [Prepare()]
+    walk.prepared(at(S.CONNECTED, S.CONNECTED))
+    assert walk.failed("no memory") == [Retry("no memory")]
+    assert walk.again() == [Prepare()]
+    walk.prepared(at(S.CONNECTED, S.CONNECTED))
+    assert walk.failed("spoilt", for_good=True) == [Publish(S.CLOSED, "spoilt")]
+    assert walk.again() == []
+
+
+def test_a_frontend_whose_worker_was_given_up_may_start_again() -> None:
+    walk = Walk()
+    walk.step(at(S.INITIALISING))
     assert walk.gave_up("the worker died 6 times") == [Publish(S.CLOSED, "the worker died 6 times")]
     assert walk.step(at(S.CONNECTED, S.CLOSED, error=True)) == []
     assert walk.step(at(S.INITIALISING, S.CLOSED, error=True)) == [Prepare()]

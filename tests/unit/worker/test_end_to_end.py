@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DOMID = 5
 KEY = DeviceKey(DOMID, 0)
-QUICK = Limits(restart_delay=0.001, gone_seconds=0.5, order_seconds=2.0, restarts=3)
+QUICK = Limits(restart_delay=0.001, gone_seconds=0.5, order_seconds=2.0, restarts=3, retry_seconds_max=0.3)
 
 
 class World:
@@ -174,7 +174,7 @@ def test_the_next_daemon_goes_on_where_the_last_one_stood(world: World, how: str
     world.frontend.disconnect()
 
 
-def test_a_worker_that_dies_again_and_again_is_given_up(world: World) -> None:
+def test_a_worker_that_dies_again_and_again_is_not_started_for_a_while(world: World) -> None:
     world.ready()
     for _ in range(4):
         started = world.backend.started
@@ -183,8 +183,13 @@ def test_a_worker_that_dies_again_and_again_is_given_up(world: World) -> None:
             world.turn()
         if world.backend.started == started:
             break
-    world.frontend.wait_backend(XenbusState.CLOSED)
+    assert world.backend.started == started == 4
     assert world.backend.store.read(f"{KEY.backend(0)}/error") == "the worker died 4 times"
+    assert world.frontend.backend_state is XenbusState.CONNECTED
+    assert world.echo(b"patience") == b"patience"
+    assert world.backend.started == 5
+    world.turn()
+    assert world.backend.store.read(f"{KEY.backend(0)}/error") is None
 
 
 def test_without_its_state_file_a_device_is_closed_and_may_start_again(world: World) -> None:

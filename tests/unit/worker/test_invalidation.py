@@ -216,7 +216,7 @@ def test_a_worker_that_is_given_up_leaves_no_server(house: House) -> None:
                 break
     house.turn(100)
     assert house.servers == []
-    assert house.backend.report()["guests"][0]["devices"][0]["phase"] == "failed"
+    assert house.backend.report()["guests"][0]["devices"][0]["phase"] == "retrying"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"guest": "other", "server": 0}', '{"server": "0"}'])

@@ -49,3 +49,13 @@ def test_what_was_left_out_is_counted_in_the_next_line(said: tuple[logging.Logge
     time.sleep(0.25)
     logger.warning("%s: bad", "guest web (5)")
     assert text.getvalue().splitlines()[3:] == ["guest web (5): bad (7 more were left out)"]
+
+
+def test_a_guest_s_noise_does_not_hide_what_goes_wrong_with_it(
+    said: tuple[logging.Logger, io.StringIO],
+) -> None:
+    logger, text = said
+    for _ in range(10):
+        logger.warning("guest %s: not taken", "web")
+    logger.error("guest %s (%d): worker %d: %s", "web", 5, 812, "killed by SIGSEGV")
+    assert text.getvalue().splitlines()[-1] == "guest web (5): worker 812: killed by SIGSEGV"

@@ -77,7 +77,7 @@ def test_a_worker_has_no_descriptor_and_no_signal_handler_of_the_supervisor(tmp_
         )
         handler = signal.getsignal(signal.SIGTERM)
         clean = held == [0, 1, 2, control.fileno()] and handler is signal.SIG_DFL
-        messages.send(control, messages.Failed(0, 0, f"{clean} {held} {handler}"))
+        messages.send(control, messages.Failed(0, 0, f"{clean} {held} {handler}", for_good=False))
 
     before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
@@ -250,12 +250,21 @@ def test_nonsense_is_no_message(data: bytes) -> None:
         {"at": float("nan")},
         {"age": float("inf")},
         {"memory_access": []},
+        {"features": float("nan")},
+        {"recent": {"seconds": 5e-324}},
+        {"more": [[[]]]},
         [],
     ],
 )
 def test_a_report_that_cannot_be_counted_with_is_no_message(report: object) -> None:
     """A worker that its guest has taken over would break `xenvirtio list` for everybody."""
-    good = {"counters": {"reads": 1}, "at": 7.5, "age": 2.0, "recent": {"seconds": 2.0, "counters": {}}}
+    good = {
+        "queues": [0, 1],
+        "counters": {"reads": 1},
+        "at": 7.5,
+        "age": 2.0,
+        "recent": {"seconds": 2.0, "counters": {}},
+    }
     for devices, is_one in (({"0": good}, True), ({"0": good, "1": report}, False)):
         data = json.dumps({"kind": "Reported", "ticket": 1, "devices": devices, "worker": {}}).encode()
         with contextlib.nullcontext() if is_one else pytest.raises(messages.MessageError):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.unit.worker.worker_rig import ROOT, House, fail_reads
 from xenvirtio.errors import UsageError, XenError
+from xenvirtio.transport.xenbus import nodes
+from xenvirtio.transport.xenbus.saved import StateFile
 from xenvirtio.transport.xenbus.states import XenbusState
 from xenvirtio.worker.loop import Loop
 
@@ -173,6 +175,54 @@ def test_after_a_failed_attach_the_next_daemon_serves_a_frontend_that_starts_aga
     house.echo(front, house.drive(front))
 
 
+def test_a_connection_that_cannot_be_had_again_for_a_moment_is_tried_again(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+    monkeypatch.setattr(StateFile, "read", at_first(1, full, StateFile.read))
+    silent = XenError("XenStore: no answer", errno.EIO)
+    monkeypatch.setattr(nodes, "read_offer", at_first(1, silent, nodes.read_offer))
+    house.driver.add([b"in flight"], [9])
+    house.driver.kick()
+    house.backend.workers[5].crash()
+    (used,) = house.front.wait_used(house.driver)
+    assert used.data == [b"in flight"]
+    house.echo(house.front, house.driver)
+    assert house.front.backend_state is XenbusState.CONNECTED
+
+
+def test_while_a_device_cannot_be_opened_again_its_error_says_why(house: House) -> None:
+    usual, tries = house.backend.make_device, []
+
+    def make(*arguments: Any) -> Any:
+        tries.append(house.front.backend_state)
+        if len(tries) < 4:
+            raise LOCKED
+        return usual(*arguments)
+
+    house.backend.make_device = make
+    house.backend.workers[5].crash()
+    with house.xen.connect(0) as store:
+        while len(tries) < 3:
+            house.turn()
+        house.turn()
+        assert "a.img: in use by another" in (store.read(f"{ROOT}/5/0/error") or "")
+        house.echo(house.front, house.driver)
+        house.turn()
+        assert store.read(f"{ROOT}/5/0/error") is None
+    assert tries == [XenbusState.CONNECTED] * 4
+
+
+def test_a_new_worker_waits_for_nodes_that_cannot_be_read_for_a_moment(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.backend.workers[5].crash()
+    trouble = XenError("XenStore: no answer", errno.EIO)
+    monkeypatch.setattr(nodes, "snapshot", at_first(3, trouble, nodes.snapshot))
+    house.echo(house.front, house.driver)
+    assert house.front.backend_state is XenbusState.CONNECTED
+
+
 def test_a_guest_is_not_gone_because_xenstore_cannot_say_for_a_moment(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,4 +234,25 @@ def test_a_guest_is_not_gone_because_xenstore_cannot_say_for_a_moment(
     house.echo(house.front, house.driver)
     house.xen.destroy_domain(5)
     house.turn(0.5)
+    assert not house.backend.supervisor.guests
+
+
+def test_the_nodes_of_a_guest_that_is_gone_are_removed_when_xenstore_can_say_so(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = house.backend.store
+    asked: list[int] = []
+    usual = store.domain_exists
+
+    def there(domid: int) -> bool:
+        asked.append(domid)
+        if 1 < len(asked) < 5:  # it has said once that the guest is gone
+            raise XenError("XenStore: cannot say", errno.EIO)
+        return usual(domid)
+
+    monkeypatch.setattr(store, "domain_exists", there)
+    house.xen.destroy_domain(5)
+    house.turn(0.5)
+    assert len(asked) > 4
+    assert not store.names(f"{ROOT}/5")
     assert not house.backend.supervisor.guests

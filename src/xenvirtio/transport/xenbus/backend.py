@@ -4,15 +4,14 @@
                          │ failed               │ F: Initialised → Attach
                          ▼                      ▼
                       FAILED ◄──────────── ATTACHING ──attached──► CONNECTED (B: Connected)
-                      (B: error,               │ failed                │ F: Closing, Closed, gone, starts
-                      again
-                       Closed)                 ▼                       ▼
+                      (B: error,               │ failed                │ F: Closing, Closed, gone,
+                       Closed)                 ▼                       ▼    starts again
                                   CLOSED ◄──── CLOSING ◄──detached── DETACHING
                                (B: Closed)    (B: Closing, until F is Closed)
                                     └─ F: Initialising ──► WAITING
 
-    a device that was connected when its worker or the daemon went: PREPARING ──failed──► RETRYING ──►
-    PREPARING, and so on; B stays Connected, and requests wait. When F lets go of it: CLOSED
+    a device that was connected when its worker or the daemon went: PREPARING or ATTACHING ──failed──►
+    RETRYING ──► PREPARING, and so on; B stays Connected, and requests wait. When F lets go of it: CLOSED
 
     at any time: B gone → Discard → OFF;  online=0 and no frontend connected → Discard → LEAVING
                                           ──discarded──► OFF (B: Closed: what it served is free for others)
@@ -73,9 +72,11 @@ class Discard:
 
 @dataclass(frozen=True)
 class Retry:
-    """Opening failed, perhaps for a moment, under a guest that uses the device: `again` is for later."""
+    """Going on failed, perhaps for a moment, under a guest that uses the device: `again` is for later, or
+    for much later."""
 
     words: str
+    much: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Walk:
         """The worker has filled the device page and listens on the port."""
         if self.phase is not Phase.ATTACHING:
             return []
-        self.phase = Phase.CONNECTED
+        self.phase, self._resume = Phase.CONNECTED, False
         publish: list[Action] = [] if not now.online else [Publish(XenbusState.CONNECTED)]
         return [*publish, *self.step(now)]
 
@@ -183,35 +184,39 @@ class Walk:
         self.phase = Phase.OFF
         return self.step(now) if now.online else [Publish(XenbusState.CLOSED)]
 
-    def failed(self, words: str) -> list[Action]:
-        """Opening failed (the host's problem: stays until the toolstack or the guest starts it again, unless
-        the guest was using the device), or attaching did (the guest's: it may start again from Initialising).
+    def failed(self, words: str, *, for_good: bool = False) -> list[Action]:
+        """Opening failed (the host's problem: stays until the toolstack or the guest starts it again), or
+        attaching did (the guest's: it may start again from Initialising).
+
+        Where the guest was using the device it is tried again, unless it is known that this fails `for_good`.
         """
-        if self.phase is Phase.PREPARING and self._resume and self._frontend in OFFERING:
+        if self.phase not in (Phase.PREPARING, Phase.ATTACHING):
+            return []
+        opening = self.phase is Phase.PREPARING
+        if opening:
             self._hosted = False
+        if self._resume and self._frontend in OFFERING and not for_good:
             self.phase = Phase.RETRYING
             return [Retry(words)]
-        if self.phase is Phase.PREPARING:
-            self._hosted = False
-            self.phase = Phase.FAILED
-            return [Publish(XenbusState.CLOSED, words)]
-        if self.phase is Phase.ATTACHING:
-            self.phase = Phase.CLOSED
-            return [Publish(XenbusState.CLOSED, words)]
-        return []
+        self.phase = Phase.FAILED if opening else Phase.CLOSED
+        return [Publish(XenbusState.CLOSED, words)]
 
     def again(self) -> list[Action]:
         """Time has passed since `Retry`."""
         return self._prepare(resume=True) if self.phase is Phase.RETRYING else []
 
     def gave_up(self, words: str) -> list[Action]:
-        """The worker died too often."""
+        """The worker died too often: the next one comes much later, for devices that the guest uses."""
+        in_use = self.phase is Phase.CONNECTED or self._resume
         self._hosted = False
         if self.phase is Phase.LEAVING:
             self.phase = Phase.OFF
             return [Publish(XenbusState.CLOSED)]
-        if self.phase in (Phase.FAILED, Phase.OFF):
+        if self.phase in (Phase.RETRYING, Phase.FAILED, Phase.OFF):
             return []
+        if in_use and self._frontend in OFFERING:
+            self.phase = Phase.RETRYING
+            return [Retry(words, much=True)]
         self.phase = Phase.FAILED
         return [Publish(XenbusState.CLOSED, words)]
 
@@ -243,7 +248,7 @@ class Walk:
         return [Prepare()]
 
     def _attach(self, *, resume: bool) -> list[Action]:
-        self.phase, self._resume = Phase.ATTACHING, False
+        self.phase, self._resume = Phase.ATTACHING, resume
         return [Attach(resume)]
 
     def _close(self, now: Snapshot) -> list[Action]:

@@ -196,6 +196,18 @@ def publish_update(view: View, key: DeviceKey, own: int, update: str, error: str
         view.set_permissions(path, [f"n{own}"])
 
 
+def note_error(view: View, key: DeviceKey, own: int, error: str) -> None:
+    """Writes B/error and leaves B/state as it is; call it in a transaction."""
+    if is_ours(view, key, own):
+        _write_error(view, key, own, error)
+
+
+def _write_error(view: View, key: DeviceKey, own: int, error: str) -> None:
+    path = f"{key.backend(own)}/{xenbus.KEY_ERROR}"
+    view.write(path, error.encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore"))
+    view.set_permissions(path, [f"n{own}"])  # host's paths are not the guest's business
+
+
 def read_offer(view: View, key: DeviceKey, allowed: tuple[str, ...]) -> Offer:
     """F as the guest wrote it. Raises NodeError."""
     base = key.frontend
@@ -233,12 +245,10 @@ def publish(
     opening = state in (XenbusState.INIT_WAIT, XenbusState.CONNECTED)
     if opening and view.read(f"{base}/online") != "1":
         return
-    path = f"{base}/{xenbus.KEY_ERROR}"
     if error is not None:
-        view.write(path, error.encode(errors="replace")[:ERROR_BYTES].decode(errors="ignore"))
-        view.set_permissions(path, [f"n{own}"])  # host's paths are not the guest's business
+        _write_error(view, key, own, error)
     elif opening:
-        view.remove(path)
+        view.remove(f"{base}/{xenbus.KEY_ERROR}")
     if state is XenbusState.INIT_WAIT:
         view.write(f"{base}/{xenbus.KEY_VERSION}", str(xenbus.VERSION))
         view.write(f"{base}/{xenbus.KEY_MEMORY_ACCESS}", " ".join(access))

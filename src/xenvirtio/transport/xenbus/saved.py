@@ -67,13 +67,13 @@ class StateFile:
         os.replace(fresh, self.path)
 
     def read(self) -> Saved | None:
-        """None if there is no file, or none that this version wrote."""
+        """None if there is no file, or none that this version wrote. Raises OSError if it cannot be read."""
         try:
             with self.path.open() as file:
                 fields = json.loads(file.read(FILE_MAX))
             queues = tuple(SavedQueue(**queue) for queue in fields.pop("queues"))
             return Saved(queues=queues, **fields)
-        except (OSError, ValueError, TypeError, KeyError):
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
 
     def remove(self) -> None:

@@ -25,7 +25,7 @@ cp /opt/xenvirtio/guest/vmlinuz /opt/xenvirtio/guest/initramfs .
 tar -cf image kexec vmlinuz initramfs
 truncate -s %4096 image
 """
-#: Linux 6.1 and 6.12 do not hand the place of a PVH guest's ACPI tables on to the next kernel
+#: Linux does not hand the place of a PVH guest's ACPI tables on to the next kernel
 _KEXEC = r"""
 tar -xf /dev/vdb -C /tmp
 rsdp=$(dmesg | sed -n 's/.*RSDP \(0x[0-9A-Fa-f]*\).*/\1/p')
@@ -40,6 +40,8 @@ def test_a_guest_that_kexecs_has_its_devices_and_data_again(
     guests: GuestMaker, lab: Lab, backend: Backend
 ) -> None:
     """XB-20, XB-24, XB-28."""
+    if lab.run(["uname", "-r"]).stdout.startswith("6.1."):
+        pytest.skip("Linux 6.1 faults at its local APIC when it is the next kernel of a PVH guest")
     lab.put(SOURCE, f"{FOLDER}/{SOURCE.name}")
     lab.run(["sh", "-euc", _BUILD], timeout=120).check()
     lab.run(["rm", "-f", LOG]).check()

@@ -100,11 +100,12 @@ def wait_for_guest(
 def _check_domain(domain: Domain, look: Callable[[], Domain | None]) -> None:
     now = look()
     if now is None or now.domid != domain.domid:
-        raise XenError(f"guest {domain.name} was destroyed before its virtio devices were connected")
+        words = f"guest {domain.name} was destroyed before its virtio devices were connected"
+        raise XenError(words, hint="xl list")
     if now.reason is not None:
         raise XenError(
             f"guest {domain.name} ended ({now.reason}) before its virtio devices were connected",
-            hint="see what it printed: xenvirtio create --console …",
+            hint="`xenvirtio create --console …` shows what it prints",
         )
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from xenvirtio.toolstack.configuration.guest import Guest, VirtioDevice
+    from xenvirtio.toolstack.records import Record
     from xenvirtio.toolstack.xl import Domain, Xl
     from xenvirtio.xen.interfaces import DomainControl, Store, View
 
@@ -145,15 +146,35 @@ def destroy(name: str, toolstack: Toolstack) -> Destroyed:
         record = toolstack.records.find(name)
         if record is None:
             raise
-        toolstack.records.drop(record.guest.uuid)
-        clean_up(record.domid, toolstack)
-        return Destroyed(record.guest.name, record.domid)
+        return _destroy_between(record, toolstack)
     if domain.domid == 0:
         raise UsageError("domain 0 is this machine: it is not destroyed")
-    toolstack.records.drop(domain.uuid)  # first: its watcher may be about to start it again
-    toolstack.xl.destroy(domain.domid)
+    record = None
+    try:  # first: its watcher may be about to start it again
+        record = toolstack.records.drop(domain.uuid)
+    except XenvirtioError as error:
+        toolstack.say(f"if guest {domain.name} reboots at this moment it comes back: {error.message}")
+    try:
+        toolstack.xl.destroy(domain.domid)
+    except BaseException:
+        if record is not None:
+            toolstack.records.save(record)
+        raise
     clean_up(domain.domid, toolstack)
     return Destroyed(domain.name, domain.domid)
+
+
+def _destroy_between(record: Record, toolstack: Toolstack) -> Destroyed:
+    """A guest that is between two domains, as it reboots."""
+    domains = [domain for domain in toolstack.xl.domains() if not domain.dying]
+    for domain in domains:
+        if domain.uuid == record.guest.uuid:
+            words = f"guest {record.guest.name} is called {domain.name} now"
+            raise UsageError(words, hint=f"xenvirtio destroy {domain.domid}")
+    toolstack.records.drop(record.guest.uuid)
+    if record.domid not in [domain.domid for domain in domains]:
+        clean_up(record.domid, toolstack)
+    return Destroyed(record.guest.name, record.domid)
 
 
 def clean_up(domid: int, toolstack: Toolstack) -> None:
@@ -188,8 +209,8 @@ def _plug_all(view: View, guest: Guest, domid: int) -> None:
 
 
 def plug_measured(view: View, domid: int, device: VirtioDevice) -> None:
-    """`plug`; a disk gets the size that its image has now, and keeps it until `resize`, whatever becomes of
-    the image or the daemon. Raises UsageError if the image cannot be opened."""
+    """`plug`; a disk gets the size that its image has now, and keeps it until `resize` unless the image gets
+    shorter. Raises UsageError if the image cannot be opened."""
     if device.is_disk:
         end = image_end(f"disk {device.vdev}", device.settings["path"])
         device = replace(device, settings={**device.settings, "size": str(end)})

@@ -46,12 +46,13 @@ def leave_watcher(record: Record, logs: Path = LOGS) -> None:
 
     Raises XenvirtioError if there can be no log.
     """
+    path = logs / (record.guest.name.replace("/", "_") + ".log")
     try:
         logs.mkdir(mode=0o755, parents=True, exist_ok=True)
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
     except OSError as error:
-        words = f"the guest's log cannot be made in {logs}: {error.strerror}"
-        raise XenvirtioError(words, f"ls -ld {logs.parent}") from error
-    log = logs / (record.guest.name.replace("/", "_") + ".log")
+        words = f"the guest's log {path} cannot be written: {error.strerror}"
+        raise XenvirtioError(words, f"ls -ld {logs} {path}; df {logs.parent}") from error
     # -P: root takes no module from the folder that it happens to be in
     command = [
         sys.executable,
@@ -62,18 +63,18 @@ def leave_watcher(record: Record, logs: Path = LOGS) -> None:
         record.guest.uuid,
         str(record.domid),
     ]
-    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    os.posix_spawn(
-        command[0],
-        command,
-        os.environ,
-        file_actions=[
-            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_OPEN, 1, str(log), append, 0o640),
-            (os.POSIX_SPAWN_DUP2, 1, 2),
-        ],
-        setsid=True,
-    )
+    with open(log, "ab"):
+        os.posix_spawn(
+            command[0],
+            command,
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+            ],
+            setsid=True,
+        )
 
 
 def attend(record: Record, toolstack: Toolstack) -> None:

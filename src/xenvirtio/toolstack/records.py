@@ -107,10 +107,17 @@ class Records:
                     return record
         return None
 
-    def drop(self, uuid: str) -> None:
-        """Remove the record of a guest, whatever domain it is: nobody starts it again."""
+    def drop(self, uuid: str) -> Record | None:
+        """Remove the record of a guest, whatever domain it is: nobody starts it again. What it was, if it can
+        be read."""
+        if not self._path(uuid).exists():
+            return None
         with self._locked():
+            record = None
+            with suppress(XenvirtioError):
+                record = self.load(uuid)
             self._path(uuid).unlink(missing_ok=True)
+            return record
 
     def forget(self, uuid: str, domid: int) -> None:
         """Remove the record of a guest, unless the guest is another domain by now."""

@@ -50,10 +50,10 @@ class StatusServer:
         """Raises UsageError if the socket cannot be made."""
         self._loop, self._collect = loop, collect
         self._path = directory / SOCKET
-        self._path.unlink(missing_ok=True)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         mask = os.umask(0o177)
         try:
+            self._path.unlink(missing_ok=True)
             self._listener.bind(str(self._path))
         except OSError as error:
             self._listener.close()

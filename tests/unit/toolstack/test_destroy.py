@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unit.toolstack.toolstack_fakes import World
-from xenvirtio.errors import UsageError
+from xenvirtio.errors import TimeLimit, UsageError, XenError
 from xenvirtio.toolstack.create import StartOptions, destroy, start
+from xenvirtio.toolstack.records import Record, Records
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,3 +54,54 @@ def test_destroy_prefers_the_domain_of_a_number_to_a_guest_of_that_name(world: W
     assert destroy("1", world.toolstack).name == "g"
     assert destroy("1", world.toolstack).name == "1"
     assert world.nothing_left()
+
+
+def test_a_guest_that_xl_cannot_destroy_keeps_its_record(world: World) -> None:
+    record = remembered(world)
+    (world.folder / "no-destroy").write_text("libxl: no answer")
+    with pytest.raises(XenError, match="no answer"):
+        destroy("g", world.toolstack)
+    assert world.toolstack.records.load(record.guest.uuid) == record
+
+
+def test_a_record_that_cannot_be_removed_does_not_keep_a_guest(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remembered(world)
+
+    def held(*_: object) -> None:
+        raise TimeLimit("somebody has held the records")
+
+    monkeypatch.setattr(Records, "drop", held)
+    destroy("g", world.toolstack)
+    assert [domain["domid"] for domain in world.domains] == [0]
+    assert any("somebody has held the records" in line for line in world.said)
+
+
+def test_a_guest_that_was_renamed_is_not_taken_for_one_that_reboots(world: World) -> None:
+    record = remembered(world)
+    dom0, domain = world.domains
+    world.write_domains([dom0, {**domain, "name": "h"}])
+    before = dict(world.store.nodes)
+    with pytest.raises(UsageError, match="guest g is called h now") as caught:
+        destroy("g", world.toolstack)
+    assert caught.value.hint == "xenvirtio destroy 1"
+    assert world.store.nodes == before
+    assert world.toolstack.records.load(record.guest.uuid) == record
+
+
+def test_the_record_of_a_guest_that_is_gone_costs_no_other_its_devices(world: World) -> None:
+    record = remembered(world)
+    dom0, domain = world.domains
+    world.write_domains([dom0, {**domain, "name": "h", "uuid": str(uuid.uuid4())}])
+    before = dict(world.store.nodes)
+    destroy("g", world.toolstack)
+    assert world.store.nodes == before
+    assert world.toolstack.records.load(record.guest.uuid) is None
+
+
+def remembered(world: World) -> Record:
+    guest = world.usual_guest()
+    record = Record(guest, start(guest, world.toolstack, QUICK).domain.domid, 0.3)
+    world.toolstack.records.save(record)
+    return record

@@ -367,6 +367,13 @@ def test_the_watcher_lives_in_a_session_of_its_own_and_logs(
     os.waitpid(int(process), 0)
 
 
+def test_a_log_that_cannot_be_written_is_named(world: World) -> None:
+    (world.folder / "logs/g.log").mkdir(parents=True)
+    with pytest.raises(XenvirtioError, match=r"logs/g\.log cannot be written: Is a directory") as caught:
+        leave_watcher(Record(world.guest("name='g'"), 3, 1.0), world.folder / "logs")
+    assert caught.value.hint
+
+
 def kexecs(world: World, then: int) -> list[list[int]]:
     """The guest gives way to another kernel, and ends when that runs."""
     seen: list[list[int]] = []

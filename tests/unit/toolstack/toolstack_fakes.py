@@ -191,7 +191,7 @@ class World:
     said: list[str] = field(default_factory=list)
     user: int = 0
     daemon: bool = True
-    at_unpause: Callable[[], None] | None = None
+    at_unpause: Callable[[], object] | None = None
     no_reset: XenvirtioError | None = None
 
     def __post_init__(self) -> None:

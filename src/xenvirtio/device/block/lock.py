@@ -61,8 +61,8 @@ def open_image(path: str, read_only: bool) -> int:
         if error.errno != errno.EBUSY:
             raise
         raise UsageError(
-            f"{path}: in use on this machine: mounted, or a part of a volume",
-            f"`lsblk {path}` shows by what; end that, or give the disk read-only",
+            f"{path}: in use on this machine: mounted, a part of a volume, or held by a program",
+            f"`lsblk {path}` and `fuser -v {path}` show by what; end that, or give the disk read-only",
         ) from error
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from xenvirtio.errors import TimeLimit, UsageError
+from xenvirtio.errors import TimeLimit, UsageError, XenvirtioError
 from xenvirtio.toolstack.checks import check_user
 from xenvirtio.toolstack.connect import LOOK, watching
 from xenvirtio.toolstack.create import uninterrupted
@@ -113,39 +113,56 @@ def _detach(domain: Domain, device: Plugged, toolstack: Toolstack, options: Deta
         _remove_by_force(store, device)
         return
     say(f"asking guest {domain.name} to let {device.vdev} go")
+    try:
+        kept = _ask(domain, device, toolstack, options)
+    except BaseException:  # ctrl-C, above all
+        with uninterrupted():
+            outcome = _withdraw(store, device)
+        if outcome is not Outcome.KEPT:
+            is_so = "is gone" if outcome is Outcome.GONE else "goes"
+            say(f"{device.vdev} {is_so} all the same: guest {domain.name} had begun to remove it")
+        raise
+    if kept is not None:
+        raise kept
+
+
+def _ask(
+    domain: Domain, device: Plugged, toolstack: Toolstack, options: DetachOptions
+) -> XenvirtioError | None:
+    """None when the device is gone, or why the guest keeps it."""
+    store = toolstack.store
     for number in range(TRIES):
         if number:
             time.sleep(PAUSE)
-        try:
-            answer = _close(store, device, options.limit, insist=options.force)
-        except BaseException:  # ctrl-C, above all
-            with uninterrupted():
-                outcome = _withdraw(store, device)
-            if outcome is not Outcome.KEPT:
-                is_so = "is gone" if outcome is Outcome.GONE else "goes"
-                say(f"{device.vdev} {is_so} all the same: guest {domain.name} had begun to remove it")
-            raise
+        answer = _close(store, device, options.limit, insist=options.force)
         if answer is Answer.CLOSED:
             store.transact(lambda view: unplug(view, device))
-            return
+            return None
         if answer is Answer.NONE:
-            break
+            return _overdue(domain, device, toolstack, options)
         why = in_use(store, device)
         store.transact(lambda view: take_back(view, device))
-    else:
-        raise UsageError(
-            f"guest {domain.name} keeps {device.vdev}: {why}; nothing was changed",
-            hint=f"unmount it in the guest; or: xenvirtio detach {domain.name} {device.vdev} --force",
-        )
+    return UsageError(
+        f"guest {domain.name} keeps {device.vdev}: {why}; nothing was changed",
+        hint=f"unmount it in the guest; or: xenvirtio detach {domain.name} {device.vdev} --force",
+    )
+
+
+def _overdue(
+    domain: Domain, device: Plugged, toolstack: Toolstack, options: DetachOptions
+) -> TimeLimit | None:
+    """What follows when the guest has not answered in time; None if the device is gone by that."""
+    store, say = toolstack.store, toolstack.say
     if options.force:
         say(f"it did not within {options.limit:.0f} s: removing {device.vdev} by force")
         _remove_by_force(store, device)
-        return
+        return None
     seen = state(store, device.front), state(store, device.back)
     outcome = _withdraw(store, device)
-    if outcome is not Outcome.GONE:
-        raise _stuck(domain, device, options.limit, seen, outcome)
-    say(f"it was late: {device.vdev} is gone")
+    if outcome is Outcome.GONE:
+        say(f"it was late: {device.vdev} is gone")
+        return None
+    return _stuck(domain, device, options.limit, seen, outcome)
 
 
 def pull(store: Store, device: Plugged, limit: float) -> None:
@@ -170,20 +187,20 @@ def _close(store: Store, device: Plugged, limit: float, *, insist: bool) -> Answ
 
 
 def _withdraw(store: Store, device: Plugged) -> Outcome:
-    """Take the request back, and see what the guest makes of it.
+    """Take the request back, if that is not done, and see what the guest makes of it.
 
     A frontend says Connected until it has removed the device: one that leaves that state now had begun, and
     is followed to its end.
     """
-    kept = store.transact(lambda view: take_back(view, device))
+    store.transact(lambda view: take_back(view, device))
+    gone = (XenbusState.CLOSING, XenbusState.CLOSED, XenbusState.UNKNOWN)
 
     def leaves() -> bool:
-        return state(store, device.front) is not XenbusState.CONNECTED
+        return state(store, device.front) in gone
 
-    if kept and not _wait(store, (f"{device.front}/state",), leaves, TAKE_BACK_LIMIT):
+    taken_back = store.read(f"{device.back}/online") == "1"
+    if taken_back and not _wait(store, (f"{device.front}/state",), leaves, TAKE_BACK_LIMIT):
         return Outcome.KEPT
-    if not kept and store.read(f"{device.back}/online") == "1":
-        return Outcome.KEPT  # interrupted before the guest was asked
     if _close(store, device, TAKE_BACK_LIMIT, insist=True) is not Answer.CLOSED:
         return Outcome.GOING
     store.transact(lambda view: unplug(view, device))

@@ -3,7 +3,7 @@
     grow:    the image, then the disk      shrink:  the disk, then the image
 
 so that the disk never ends behind its image, nor when a growth is undone. B/host has the disk's size since it
-was plugged: it stays when the image, or block device, gets another one, until `resize` without a size.
+was plugged: it stays when the image, or block device, gets longer, until `resize` without a size.
 """
 
 from __future__ import annotations

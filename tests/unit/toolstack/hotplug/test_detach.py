@@ -13,6 +13,8 @@ from xenvirtio.toolstack.hotplug import detach as detaching
 from xenvirtio.toolstack.hotplug.attach import attach
 from xenvirtio.toolstack.hotplug.detach import DetachOptions, detach
 
+ERROR = "/local/domain/1/error/device/virtio/0/error"
+
 if TYPE_CHECKING:
     from tests.unit.toolstack.toolstack_fakes import World
     from xenvirtio.toolstack.records import Record
@@ -181,6 +183,58 @@ def test_an_interrupted_detach_is_taken_back(world: World) -> None:
     with pytest.raises(KeyboardInterrupt):
         detach("g", "vda", world.toolstack, DetachOptions(0.3))
     assert nodes(world) == before
+
+
+def test_a_detach_that_is_interrupted_while_the_guest_refuses_is_taken_back(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = nodes(world)
+
+    def refuse() -> None:
+        world.store.write(ERROR, "16 in use: mounted")
+
+    def interrupt(*_: object) -> None:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    world.store.steps = [refuse]
+    monkeypatch.setattr("time.sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        detach("g", "vda", world.toolstack, DetachOptions(0.3))
+    assert nodes(world) == before
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_detach_that_is_interrupted_after_its_time_is_followed_to_the_end(world: World, ends: bool) -> None:
+    """The guest has begun; the interrupt comes while its end is waited for, or before."""
+
+    def taken_back() -> bool:
+        return world.store.read(f"{B}/0/online") == "1"
+
+    def step() -> None:
+        world.store.steps = [step]
+        if not taken_back():
+            return
+        world.store.write(f"{F}/0/state", "5")
+        if not ends:
+            world.store.steps = [finish]
+            raise KeyboardInterrupt
+        world.store.steps = [interrupt]
+
+    def interrupt() -> None:
+        world.store.steps = [finish]
+        raise KeyboardInterrupt
+
+    def finish() -> None:
+        world.store.write(f"{F}/0/state", "6")
+        world.store.write(f"{B}/0/state", "6")
+
+    world.store.steps = [step]
+    with pytest.raises(KeyboardInterrupt):
+        detach("g", "vda", world.toolstack, DetachOptions(0.05))
+    assert not world.store.names(f"{B}/0")
+    assert not world.store.names(f"{F}/0")
+    assert world.said[-1] == "vda is gone all the same: guest g had begun to remove it"
 
 
 def test_a_detach_that_is_interrupted_before_the_guest_is_asked_changes_nothing(

@@ -82,7 +82,7 @@ def test_a_guest_whose_kernel_lacks_the_module_meets_a_time_limit(lab: Lab, good
 
 def test_a_guest_that_crashes_while_it_boots(lab: Lab, good: GuestConfig) -> None:
     said = messages(start(lab, replace(good, kernel_options="rdinit=/nothing panic=1"), timeout=40), 1)
-    assert NAME in said
+    assert f"guest {NAME} ended (crash) before its virtio devices were connected" in said
 
 
 def test_without_the_daemon(lab: Lab, good: GuestConfig, backend: Backend) -> None:

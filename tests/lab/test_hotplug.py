@@ -204,7 +204,7 @@ def test_a_worker_killed_while_devices_come_and_go_is_no_harm(
 ) -> None:
     assert image
     before = traces(lab)
-    kill = f"pkill -KILL -x xenvirtio-{web.domid()} && echo killed"
+    kill = f"until pkill -KILL -x xenvirtio-{web.domid()}; do sleep 0.2; done; echo killed"
     script = (
         f"(for i in 1 2; do sleep $((1 + i % 2)); {kill}; done) & "
         f"for i in 1 2; do xenvirtio attach {web.name} {entry()} && "

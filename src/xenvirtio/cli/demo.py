@@ -34,6 +34,7 @@ def app(release: str, memory_access: str, types: tuple[str, ...], output: Path, 
     Needs no Xen, and no KVM. Exit status 0 only if every byte and packet was checked and right.
     """
     from xenvirtio.cli.results import ResultFile
+    from xenvirtio.cli.signals import undo_when_ended
     from xenvirtio.errors import UsageError, XenvirtioError
     from xenvirtio.lab import Lab
     from xenvirtio.lab.demo import run
@@ -49,6 +50,7 @@ def app(release: str, memory_access: str, types: tuple[str, ...], output: Path, 
     unknown = [kind for kind in types if kind not in TYPES]
     if unknown:
         raise UsageError(f"no guest type {unknown[0]!r}", hint=f"one of: {', '.join(TYPES)}")
+    undo_when_ended()
     file = ResultFile(output)
     progress = progress_for(sys.stderr)
     lab = Lab(f"demo-{release}", release, progress=progress)

@@ -41,6 +41,9 @@ class InOrder(click.Group):
 @click.group("lab", cls=InOrder, no_args_is_help=True)
 def app() -> None:
     """A real Xen on a machine that has none: in QEMU, without KVM if need be."""
+    from xenvirtio.cli.signals import undo_when_ended
+
+    undo_when_ended()
 
 
 @app.command()
@@ -171,7 +174,7 @@ def get(remote: str, local: Path, name: str) -> None:
 @app.command()
 @name_option
 @click.option(
-    "--all", "everything", is_flag=True, help="Every lab, with images and snapshots: the whole cache folder."
+    "--all", "everything", is_flag=True, help="Every lab, with images and snapshots: all in the cache folder."
 )
 def destroy(name: str, everything: bool) -> None:
     """Stop a lab and remove its folder."""
@@ -179,8 +182,8 @@ def destroy(name: str, everything: bool) -> None:
 
     if everything:
         destroy_all()
-    else:
-        Lab(name).destroy()
+    elif not Lab(name).destroy():
+        print(f"There is no lab {name!r}.", file=sys.stderr)
 
 
 app.add_command(check_module.app)

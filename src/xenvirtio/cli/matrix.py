@@ -25,7 +25,7 @@ def app(releases: tuple[str, ...], output: Path, document: Path | None) -> None:
     from xenvirtio.errors import UsageError
     from xenvirtio.lab import debian
     from xenvirtio.lab.matrix import rewrite, run
-    from xenvirtio.lab.matrix.table import table
+    from xenvirtio.lab.matrix.table import around, table
     from xenvirtio.lab.stages import progress_for
 
     if releases and document is not None:
@@ -34,6 +34,8 @@ def app(releases: tuple[str, ...], output: Path, document: Path | None) -> None:
         )
     for release in releases:
         debian.release(release)
+    if document is not None:
+        around(document)
     file = ResultFile(output)
     cells = run(releases or tuple(debian.RELEASES), progress_for(sys.stderr))
     file.write([cell.as_json() for cell in cells])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import TYPE_CHECKING
 
@@ -30,11 +31,14 @@ def app(minutes: float, types: str, memory_access: str, release: str, output: Pa
     only if every byte was right, no kernel warned, and nothing has grown.
     """
     from xenvirtio.cli.results import ResultFile
+    from xenvirtio.errors import UsageError
     from xenvirtio.lab import Lab
     from xenvirtio.lab.soak import Plan, run
     from xenvirtio.lab.soak.report import report
     from xenvirtio.lab.stages import progress_for
 
+    if not math.isfinite(minutes):
+        raise UsageError(f"--minutes {minutes} is no time", hint="--minutes 20")
     plan = Plan.of(minutes, types, memory_access)
     file = ResultFile(output)
     progress = progress_for(sys.stderr)

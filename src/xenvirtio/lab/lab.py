@@ -8,12 +8,14 @@ A command that fails is a `Completed` with its status; a machine that went away 
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
-from xenvirtio.errors import LabError, TimeLimit
+from xenvirtio.errors import LabError, TimeLimit, UsageError
 from xenvirtio.lab import (
     commands,
     debian,
@@ -28,7 +30,6 @@ from xenvirtio.lab import (
     snapshot,
 )
 from xenvirtio.lab.dom0.protocol import Kind
-from xenvirtio.lab.host import Host
 from xenvirtio.lab.paths import Cache, lab_command, locked, newest
 from xenvirtio.lab.results import Completed, Status
 from xenvirtio.lab.session import Session
@@ -101,13 +102,17 @@ class Lab:
             machine.stop(running)
             return True
 
-    def destroy(self) -> None:
-        """Ends the lab and removes its folder; images and snapshots stay for other labs."""
+    def destroy(self) -> bool:
+        """Ends the lab and removes its folder; whether it was there. Images and snapshots stay for others."""
         self.down()
-        if self.folder.is_dir():
-            Host(self._cache.root / "remove.log").run(
-                ["rm", "-rf", "--", str(self.folder)], limit=60, what=f"remove lab {self.name!r}"
-            )
+        try:
+            shutil.rmtree(self.folder)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            words = f"lab {self.name!r} cannot be removed: {error.strerror}: {error.filename}"
+            raise LabError(words, hint=f"sudo rm -rf {self.folder}") from error
+        return True
 
     def status(self) -> Status:
         """How the lab is."""
@@ -194,7 +199,11 @@ class Lab:
     ) -> None:
         """Copies a file into dom0; the file appears there complete or not at all. Raises LabError."""
         if isinstance(local, Path):
-            with local.open("rb") as file:
+            try:
+                opened = local.open("rb")
+            except OSError as error:
+                raise UsageError(f"{local} cannot be read: {error.strerror}", hint=f"ls -l {local}") from None
+            with opened as file:
                 self.put(
                     file, remote, mode=local.stat().st_mode & 0o777 if mode is None else mode, timeout=timeout
                 )
@@ -207,21 +216,27 @@ class Lab:
         """Copies a file out of dom0. Raises LabError."""
         part = local.with_name(f".{local.name}.part")
         errors: list[bytes] = []
-        with part.open("wb") as file:
+        try:
+            opened = part.open("wb")
+        except OSError as error:
+            words = f"{local} cannot be written: {error.strerror}"
+            raise UsageError(words, hint=f"ls -ld {local.parent}") from None
+        try:
+            with opened as file:
 
-            def sink(kind: Kind, data: bytes) -> None:
-                if kind == Kind.STDOUT:
-                    file.write(data)
-                else:
-                    errors.append(data)
+                def sink(kind: Kind, data: bytes) -> None:
+                    if kind == Kind.STDOUT:
+                        file.write(data)
+                    else:
+                        errors.append(data)
 
-            status = self.run(["cat", "--", remote], on_output=sink, timeout=timeout).returncode
-        if status != 0:
-            part.unlink()
-            raise LabError(
-                f"cannot get {remote} from dom0: {b''.join(errors).decode(errors='replace').strip()}"
-            )
-        part.replace(local)
+                status = self.run(["cat", "--", remote], on_output=sink, timeout=timeout).returncode
+            if status != 0:
+                said = b"".join(errors).decode(errors="replace").strip()
+                raise LabError(f"cannot get {remote} from dom0: {said}")
+            part.replace(local)
+        finally:
+            part.unlink(missing_ok=True)
 
     # --- programs for dom0 and guests ---
 
@@ -264,14 +279,16 @@ class Lab:
 def all_labs(cache: Cache | None = None) -> list[Lab]:
     """Every lab that has a folder."""
     where = cache or Cache.of(os.environ)
-    names = sorted(path.name for path in where.labs.iterdir()) if where.labs.is_dir() else []
-    return [Lab(name, cache=where) for name in names]
+    return [Lab(name, cache=where) for name in where.lab_names()]
 
 
 def destroy_all(cache: Cache | None = None) -> None:
-    """Ends every lab and removes the whole cache folder."""
+    """Ends every lab, removes all that was made in the cache folder, and the folder if it is empty then."""
     where = cache or Cache.of(os.environ)
     for lab in all_labs(where):
         lab.destroy()
-    if where.root.is_dir():
-        prune.remove_tree(where.root)
+    for folder in where.folders:
+        if folder.is_dir():
+            prune.remove_tree(folder)
+    with contextlib.suppress(OSError):  # the user may have chosen a folder with other things in it
+        where.root.rmdir()

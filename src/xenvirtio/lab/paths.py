@@ -9,7 +9,7 @@
 <cache>/guests/<release>-<key>/      Debian guests: tree/ disk.raw.zst ssh_key disk.json
 <cache>/emulators/<release>-<key>/   tree/ (QEMU, unpacked) qemu.json build.log
 <cache>/accelerators/                what trial boots found
-<cache>/labs/<name>/                 disk.qcow2 lab.json sockets boots/<time>/
+<cache>/labs/<name>/                 disk.qcow2 machine.json sockets boots/<time>/
 """
 
 from __future__ import annotations
@@ -76,8 +76,23 @@ class Cache:
         return self.root / "accelerators"
 
     @property
+    def guests(self) -> Path:
+        return self.root / "guests"
+
+    @property
     def labs(self) -> Path:
         return self.root / "labs"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All that is ours in the cache folder."""
+        made = (self.trees, self.images, self.snapshots, self.payloads, self.wheels)
+        return (*made, self.emulators, self.accelerators, self.guests, self.labs)
+
+    def lab_names(self) -> list[str]:
+        """Of the labs that have a folder; what cannot be one is passed over."""
+        found = [path.name for path in self.labs.iterdir()] if self.labs.is_dir() else []
+        return sorted(name for name in found if _NAME.fullmatch(name))
 
     def lab(self, name: str) -> Path:
         """A named lab's folder; raises UsageError for a name that is not one."""

@@ -81,3 +81,48 @@ def test_run_tells_the_commands_status_from_the_labs(
     monkeypatch.setattr(os, "dup2", lambda _, to: redirected.append(to))
     assert run("run", "--", "x") == status
     assert redirected == ([1] if isinstance(end, BrokenPipeError) else [])
+
+
+def test_destroy_says_whether_there_was_such_a_lab(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XENVIRTIO_CACHE", str(tmp_path))
+    (tmp_path / "labs/one").mkdir(parents=True)
+    assert run("destroy", "--name", "one") == 0
+    assert not (tmp_path / "labs/one").exists()
+    assert capsys.readouterr().err == ""
+    assert run("destroy", "--name", "one") == 0
+    assert capsys.readouterr().err == "There is no lab 'one'.\n"
+
+
+def test_all_that_the_lab_made_goes_and_nothing_else(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cache = tmp_path / "disk"
+    monkeypatch.setenv("XENVIRTIO_CACHE", str(cache))
+    for folder in ("images/trixie-1", "labs/one", "labs/.Trash", "guests/x", "photos"):
+        (cache / folder).mkdir(parents=True)
+    assert run("status") == 0
+    assert run("destroy", "--all") == 0
+    assert [path.name for path in cache.iterdir()] == ["photos"]
+    (cache / "photos").rmdir()
+    assert run("destroy", "--all") == 0
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize("words", [("put", "nothing", "/x"), ("get", "/etc/passwd", "nowhere/x")])
+def test_a_file_that_cannot_be_copied_is_a_mistake(
+    words: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(*words) == 2
+    said = capsys.readouterr().err
+    assert "No such file or directory" in said
+    assert "ls -l" in said
+
+
+@pytest.mark.parametrize("minutes", ["nan", "inf"])
+def test_a_soak_has_an_end(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("soak", "--minutes", minutes) == 2
+    assert minutes in capsys.readouterr().err

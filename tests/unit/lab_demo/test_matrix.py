@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,3 +77,30 @@ def test_the_table_of_some_releases_does_not_replace_that_of_all(tmp_path: Path)
     command = ["-r", "trixie", "-d", str(document), "-o", str(tmp_path / "matrix.json")]
     with pytest.raises(UsageError, match="every release"):
         app.main(command, standalone_mode=False)
+
+
+def test_a_document_is_looked_at_before_the_run(tmp_path: Path) -> None:
+    document = tmp_path / "parity.md"
+    document.write_text("no markers")
+    with pytest.raises(UsageError, match="no place"):
+        app.main(["-d", str(document), "-o", str(tmp_path / "matrix.json")], standalone_mode=False)
+    assert not (tmp_path / "matrix.json").exists()
+
+
+def test_a_lab_that_cannot_be_ended_costs_no_cell_that_was_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stuck:
+        def __enter__(self) -> Stuck:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            raise LabError("it does not end")
+
+    module = sys.modules["xenvirtio.lab.matrix.run"]
+    monkeypatch.setattr(module, "Lab", lambda *_, **__: Stuck())
+    monkeypatch.setattr(module, "Backend", lambda _: SimpleNamespace(start=lambda: None))
+    monkeypatch.setattr(module, "facts", lambda _: {"xen": "4.20.5", "kernel": "6.12.1"})
+    monkeypatch.setattr(module, "Show", lambda *words: SimpleNamespace(type=words[4]))
+    monkeypatch.setattr(
+        module, "_cell", lambda show, _: Cell("4.20.5", "6.12.1", show.type, "grant", True, {})
+    )
+    assert [cell.ok for cell in run(["trixie"], Progress())] == [True] * 6

@@ -24,6 +24,13 @@ def test_a_spike_is_none() -> None:
     assert of("worker.7.rss", values) == (0, True)
 
 
+def test_a_spike_among_few_samples_is_none() -> None:
+    for place in (8, 9, 14, 15):
+        values = [20 * MIB] * 16
+        values[place] = 90 * MIB
+        assert of("worker.7.rss", values) == (0, True)
+
+
 def test_less_that_is_free_is_growth() -> None:
     assert of("soak-pv.available", [200 * MIB - number * MIB for number in range(60)]) == (20 * MIB, False)
     assert of("soak-pv.available", [200 * MIB + number * MIB for number in range(60)]) == (-20 * MIB, True)

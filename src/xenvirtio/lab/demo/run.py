@@ -37,7 +37,11 @@ def run(lab: Lab, types: Sequence[str], memory_access: str, progress: Progress) 
         for number, kind in enumerate(types)
     ]
     with ThreadPoolExecutor(SIDE_BY_SIDE) as pool:  # the last first: HVM guests take longest
-        guests = tuple(pool.map(Show.run, reversed(shows)))[::-1]
+        try:
+            guests = tuple(pool.map(Show.run, reversed(shows)))[::-1]
+        except (KeyboardInterrupt, SystemExit):
+            lab.down()  # else the pool waits for what the other guests are about
+            raise
     total = time.monotonic() - start
     status = lab.status()
     return DemoResult(

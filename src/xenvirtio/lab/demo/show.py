@@ -83,6 +83,8 @@ class Show:
         size = proofs.disk_size(guest, DISK)
         kernel = guest.run("uname -r").output.strip()
         transport, access = (_of_disk(guest, name) for name in ("transport", "memory_access"))
+        if access != self.memory_access:
+            raise LabError(f"{self.name} has memory access {access!r}, and was to have {self.memory_access}")
         with stage(f"write {count // MIB} MiB of random data to {DISK}", limit=240):
             md5 = proofs.write_disk(guest, DISK, count)
         with stage(f"ping and TCP through {NIC}", limit=240):

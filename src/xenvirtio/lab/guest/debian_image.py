@@ -84,7 +84,7 @@ def ensure(cache: Cache, release: debian.Release, sources: Sources, progress: Pr
     hook = (sources.root / "guest/linux/initramfs-hook").read_bytes()
     with locked(base.tree_lock, "the Debian tree of the lab", limit=600):
         modules = _modules(base)
-    folder = cache.root / "guests" / f"{release.name}-{_tree_key(release)}"
+    folder = cache.guests / f"{release.name}-{_tree_key(release)}"
     key = _disk_key(base, modules, hook)
     with locked(Path(f"{folder}.lock"), "the Debian guest's disk", limit=600):
         facts = folder / "disk.json"

@@ -27,6 +27,7 @@ def run(releases: Sequence[str], progress: Progress) -> list[Cell]:
 
 def _of_release(release: str, progress: Progress) -> list[Cell]:
     wanted = [(kind, access) for kind in TYPES for access in ACCESSES]
+    cells: list[Cell] = []
     try:
         with Lab(f"matrix-{release}", release, progress=progress) as lab:
             backend = Backend(lab)
@@ -36,10 +37,12 @@ def _of_release(release: str, progress: Progress) -> list[Cell]:
                 Show(lab, backend, progress, f"{kind}-{access}", kind, access, number, SHORT)
                 for number, (kind, access) in enumerate(wanted)
             ]
-            return [_cell(show, here) for show in shows]
-    except XenvirtioError as error:  # a cell's own errors are in the cell: nothing could be shown at all
-        xen = debian.release(release).xen
-        return [Cell.failed(xen, "unknown", kind, access, error) for kind, access in wanted]
+            cells += (_cell(show, here) for show in shows)
+    except XenvirtioError as error:  # a cell's own errors are in the cell
+        progress.note(f"the lab of {release}: {error.message}")
+        xen, left = debian.release(release).xen, wanted[len(cells) :]
+        cells += (Cell.failed(xen, "unknown", kind, access, error) for kind, access in left)
+    return cells
 
 
 def _cell(show: Show, here: dict[str, str]) -> Cell:

@@ -32,14 +32,23 @@ def table(cells: Sequence[Cell]) -> str:
 
 def rewrite(document: Path, cells: Sequence[Cell]) -> None:
     """Replaces what is between the markers; raises UsageError if the document has not both."""
-    text = document.read_text()
+    before, after = around(document)
+    document.write_text(f"{before}{BEGIN}\n\n{table(cells)}\n{END}{after}")
+
+
+def around(document: Path) -> tuple[str, str]:
+    """The document before and after the markers. Raises UsageError."""
+    try:
+        text = document.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{document} cannot be read: {error}", hint=f"ls -l {document}") from None
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UsageError(
             f"{document} has no place for the matrix", hint=f"two lines in it: {BEGIN} and {END}"
         )
-    document.write_text(f"{before}{begin}\n\n{table(cells)}\n{end}{after}")
+    return before, after
 
 
 def _words(cell: Cell) -> str:

@@ -1,14 +1,13 @@
 """No growth: what is in use at the end of the load against the middle, each with a bound that is stated.
 
-The first half warms up caches and pools. Of the second, the median of its first third is compared with that
-of its last: a leak shows in both, a spike in neither.
+The first half warms up caches and pools. Of the second, the least of its first third is compared with the
+least of its last: a leak shows in both, a spike in neither.
 """
 
 from __future__ import annotations
 
 import fnmatch
 from dataclasses import dataclass
-from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -91,6 +90,7 @@ def growth(samples: Sequence[Mapping[str, int]]) -> Steadiness:
 
 def _of(metric: str, values: Sequence[int], third: int) -> Growth:
     bound = next(each for each in BOUNDS if fnmatch.fnmatch(metric, each.metric))
-    middle, end = round(median(values[:third])), round(median(values[-third:]))
+    least = max if bound.free else min  # in use
+    middle, end = least(values[:third]), least(values[-third:])
     grown = middle - end if bound.free else end - middle
     return Growth(metric, middle, end, grown, bound.limit, bound.reason)

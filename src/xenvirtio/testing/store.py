@@ -169,6 +169,8 @@ class FakeStore(FakeView):
         raise XenError(f"XenStore: a transaction met others {attempts} times", errno.EAGAIN)
 
     def watch(self, path: str, token: str) -> None:
+        if any(each[1:] == (path, token) for each in self._watches):
+            raise XenError(f"XenStore: cannot watch {path}: {os.strerror(errno.EEXIST)}", errno.EEXIST)
         special = path.startswith("@")
         self._watches.append((path if special else self._absolute(path), path, token))
         self._queue(path, token)

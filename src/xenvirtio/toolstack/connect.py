@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import select
 import time
 from contextlib import contextmanager
@@ -25,28 +26,31 @@ LOOK = 1.0
 LOOK_AT_DOMAIN = 15.0
 #: raised by xenstored when a domain shuts down or is destroyed (docs/misc/xenstore.txt)
 RELEASE = "@releaseDomain"
+_NUMBERS = itertools.count()
 
 
 @contextmanager
 def watching(store: Store, *paths: str) -> Iterator[Callable[[float], Sequence[str]]]:
     """Watch paths; the function given waits at most so many seconds, and tells where something happened.
 
-    As xenstored has it, each path is told once at first.
+    As xenstored has it, each path is told once at first. Where two are nested the inner one gets all events:
+    who waits in the outer one looks before that.
     """
-    watched: list[str] = []
+    watched: dict[str, str] = {}  # token → path
 
     def wait(seconds: float) -> Sequence[str]:
         select.select([store.fileno()], [], [], seconds)
-        return [token for _, token in store.events()]
+        return [watched[token] for _, token in store.events() if token in watched]
 
     try:
         for path in paths:
-            store.watch(path, path)
-            watched.append(path)
+            token = f"watch {next(_NUMBERS)}"  # a connection cannot have the same watch twice
+            store.watch(path, token)
+            watched[token] = path
         yield wait
     finally:
-        for path in watched:
-            store.unwatch(path, path)
+        for token, path in watched.items():
+            store.unwatch(path, token)
 
 
 def wait_for_backends(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from xenvirtio.errors import XenError
 from xenvirtio.toolstack.checks import Host
 from xenvirtio.toolstack.configuration.configuration import GuestConfig
 from xenvirtio.toolstack.configuration.grammar import Source, parse
@@ -122,6 +124,8 @@ class FakeStore:
         return result
 
     def watch(self, path: str, token: str) -> None:
+        if (path, token) in self.watches:
+            raise XenError(f"XenStore: cannot watch {path}: File exists", errno.EEXIST)
         self.watches.append((path, token))
 
     def unwatch(self, path: str, token: str) -> None:

@@ -2,6 +2,8 @@
 # make matrix every guest type, memory access, Xen and kernel; its table in docs/parity.md
 # make test   everything: linters, unit tests compiled and interpreted, lab tests on the real Xen
 # make lab-test ONLY="hotplug disk"      some of the lab tests
+# make soak MINUTES=20                   guests under load for long: nothing lost, said or leaked
+# make module-check                      the guest module's static checks
 SHELL := /bin/bash
 RELEASE ?= trixie
 ACCESS ?= grant

@@ -143,7 +143,7 @@ def module_checks(meanwhile: Meanwhile) -> Mapping[str, Callable[[], str]]:
 
 @pytest.fixture(scope="session")
 def backend(lab: Lab) -> Backend:
-    """The daemon, which serves all tests of the session: none may break it for the next."""
+    """The daemon, which serves all tests of the session; one that stops it starts it again."""
     made = Backend(lab)
     made.start()
     return made

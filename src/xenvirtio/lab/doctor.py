@@ -7,14 +7,13 @@ import importlib.util
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import MissingDependency
-from xenvirtio.lab.host import PACKAGES, program
+from xenvirtio.lab.host import PACKAGES, answer, program
 from xenvirtio.spec.host import LIBRARIES, NODES, XL_PACKAGE
 
 if TYPE_CHECKING:
@@ -108,8 +107,7 @@ def _root() -> Finding:
         sudo = program("sudo")
     except MissingDependency:
         return Finding("root", False, "not root, and no sudo", "run it as root", "sudo")
-    result = subprocess.run([sudo, "-n", "true"], capture_output=True, timeout=20, check=False)
-    if result.returncode == 0:
+    if answer([sudo, "-n", "true"], 20).returncode == 0:
         return Finding("root", True, "through sudo")
     return Finding("root", False, "sudo asks for a password", "sudo -v, and then again")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 from xenvirtio.errors import LabError
 from xenvirtio.lab import debian, prune
 from xenvirtio.lab.bootstrap import bootstrap
-from xenvirtio.lab.host import Host
+from xenvirtio.lab.host import Host, answer
 from xenvirtio.lab.paths import Cache, locked
 
 if TYPE_CHECKING:
@@ -87,12 +86,14 @@ def _program(root: Path, name: str) -> list[str]:
 def _version(root: Path) -> str:
     asked = [*_program(root, SYSTEM), "--version"]
     try:
-        result = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=False)
+        result = answer(asked, 20)
     except OSError as error:
         raise LabError(f"the lab's QEMU cannot be started: {error}") from error
-    match = re.search(r"version (.+)", result.stdout)
+    match = re.search(r"version (.+)", result.stdout.decode(errors="replace"))
     if match is None:
-        raise LabError(f"{SYSTEM} --version says nothing: {result.stderr.strip()[:200]}")
+        raise LabError(
+            f"{SYSTEM} --version says nothing: {result.stderr.decode(errors='replace').strip()[:200]}"
+        )
     return match[1].strip()
 
 

@@ -46,6 +46,15 @@ def program(name: str) -> str:
     return path
 
 
+def answer(argv: Sequence[str], limit: float, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """What a program that soon ends says to `data`, whatever its status. Raises TimeLimit, OSError."""
+    try:
+        return subprocess.run(argv, input=data, capture_output=True, timeout=limit, check=False)
+    except subprocess.TimeoutExpired:
+        words = f"{Path(argv[0]).name} did not end within {limit:.0f} s"
+        raise TimeLimit(words, hint="is this machine very busy? uptime") from None
+
+
 #: how this machine reaches the network; sudo drops them
 _PROXIES = ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR")
 

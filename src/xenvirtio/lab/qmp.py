@@ -1,6 +1,6 @@
 """A small synchronous client for QEMU's machine protocol (docs/interop/qmp-spec.rst).
 
-The lab asks QEMU for three things in its life (save a snapshot, how are you, quit); the asyncio package
+The lab asks QEMU for two things in its life (save a snapshot, how are you); the asyncio package
 `qemu.qmp` would bring an event loop into code that has none.
 """
 

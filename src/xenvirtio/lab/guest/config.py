@@ -53,9 +53,10 @@ class Nic:
     bridge: str = "xenbr0"
     mac: str | None = None
     mtu: int | None = None
+    model: str = "virtio"
 
     def entry(self) -> str:
-        parts = ["model=virtio", f"bridge={self.bridge}"]
+        parts = [f"model={self.model}", f"bridge={self.bridge}"]
         parts += [f"mac={self.mac}"] if self.mac else []
         parts += [f"mtu={self.mtu}"] if self.mtu else []
         return ",".join(parts)

@@ -11,11 +11,10 @@ from __future__ import annotations
 import gzip
 import lzma
 import struct
-import subprocess
 from typing import TYPE_CHECKING
 
 from xenvirtio.errors import LabError
-from xenvirtio.lab.host import program
+from xenvirtio.lab.host import answer, program
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +54,7 @@ def _unpack(payload: bytes) -> bytes:
 
 def _zstd(data: bytes) -> bytes:
     command = [program("zstd"), "-dcq"]
-    done = subprocess.run(command, input=data, capture_output=True, check=False, timeout=60)
+    done = answer(command, 60, data)
     if done.returncode:
         raise LabError(f"zstd could not unpack the kernel: {done.stderr.decode(errors='replace').strip()}")
     return done.stdout

@@ -99,25 +99,30 @@ def test_by_hand_the_modules_load_in_the_documented_order(guest: Guest, backend:
 
 def test_nothing_leaks_over_loads(guest: Guest) -> None:
     """Grants, event channels and kernel memory are the same after more rounds; disks have their names."""
+    # KiB free, with what the CPUs' free lists hold, and slab: at their best within 4 s, as RCU frees late
     look = (
         "cat /sys/bus/xen/devices/virtio-0/grants_in_use /sys/bus/xen/devices/virtio-0/grants_held; "
-        "grep -c xen-dyn /proc/interrupts; echo 3 >/proc/sys/vm/drop_caches; "
-        "awk '/^(Slab|MemFree):/ {print $2}' /proc/meminfo"
+        "grep -c xen-dyn /proc/interrupts; "
+        "for n in 1 2 3 4; do sleep 1; echo 3 >/proc/sys/vm/drop_caches; "
+        "cat /proc/zoneinfo /proc/meminfo; done | "
+        "awk '/^ +count:/ { listed += 4 * $2 } "
+        "/^MemFree:/ { if ($2 + listed > free) free = $2 + listed; listed = 0 } "
+        "/^Slab:/ && (!slab || $2 < slab) { slab = $2 } END { print free, slab }'"
     )
     again = (
         f"{UNLOAD}\nmodprobe virtio_blk; modprobe virtio_net; modprobe virtio_xenbus; {DISK_APPEARS}\n"
         f"[ $(cat /sys/block/vda/size) = {DISK_BYTES // 512} ]"  # never vdb first
     )
     figures = []
-    for rounds in (1, 4):
+    for rounds in (1, 6):
         for _ in range(rounds):
             guest.run(again, timeout=120)
         figures.append([int(number) for number in guest.run(look).output.split()])
     (*before, free, slab), (*after, free_after, slab_after) = figures
     assert after == before
-    # KiB; a ring that stays at each load would be 40, a queue's page with it more
-    assert free - free_after < 2048
-    assert slab_after - slab < 1024
+    # KiB; noise is below 100, a ring that stays at each load would be 240
+    assert free - free_after < 200
+    assert slab_after - slab < 200
 
 
 @GRANT_ONLY

@@ -1,7 +1,7 @@
 # make demo   guests on a real Xen with a virtio disk and NIC, on a machine without Xen
 # make matrix every guest type, memory access, Xen and kernel; its table in docs/parity.md
 # make test   everything: linters, unit tests compiled and interpreted, lab tests on the real Xen
-# make lab-test ONLY="hotplug disk"      some of the lab tests
+# make lab-test ONLY="hotplug disk"      some of the lab tests, with what they print
 # make soak MINUTES=20                   guests under load for long: nothing lost, said or leaked
 # make module-check                      the guest module's static checks
 SHELL := /bin/bash
@@ -34,7 +34,7 @@ unit: setup
 	$(UNIT) --interpreted $(COMPILED)
 
 lab-test: setup
-	$(RUN)/python -m pytest -v --durations 30 $(or $(ONLY:%=tests/lab/test_%.py),tests/lab) --lab-release $(RELEASE) --rounds $(ROUNDS) --root-type $(ROOT)
+	$(RUN)/python -m pytest -v $(if $(ONLY),-rP,--durations 30) $(or $(ONLY:%=tests/lab/test_%.py),tests/lab) --lab-release $(RELEASE) --rounds $(ROUNDS) --root-type $(ROOT)
 
 soak: setup
 	$(RUN)/xenvirtio lab soak --release $(RELEASE) --minutes $(MINUTES)

@@ -89,6 +89,7 @@ def test_a_disk_that_shrinks_under_load_is_sound(web: Guest, lab: Lab, image: st
     until(web, f"[ $(cat /sys/block/vdb/size) = {8 * MIB // 512} ]")
     assert lab.run(["stat", "-c", "%s", image]).stdout.strip() == str(8 * MIB)
     web.run("killall sh dd 2>/dev/null; true", check=False)
+    until(web, "! killall -0 dd 2>/dev/null")
     web.run("dd if=/dev/vdb of=/dev/null bs=1M count=8", timeout=60)
     xenvirtio(lab, "detach", web.name, "vdb").check()
     assert web.run("[ -b /dev/vdb ]", check=False).status != 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from tests.lab.lab_rig import GRANT_ONLY, MIB, device_of
+from tests.lab.lab_rig import GRANT_ONLY, MIB, device_of, until
 
 if TYPE_CHECKING:
     from xenvirtio.lab import Lab
@@ -41,14 +41,15 @@ def test_counters_grow_with_what_the_guest_does(guest: Guest, backend: Backend) 
 @GRANT_ONLY
 def test_rates_are_of_the_time_between_two_readings(guest: Guest, lab: Lab) -> None:
     guest.run(
-        "(while [ ! -e /tmp/stop ]; do dd if=/dev/zero of=/dev/vda bs=64k count=64 oflag=direct; done) "
-        ">/dev/null 2>&1 &"
+        "(while [ ! -e /tmp/stop ]; do dd if=/dev/zero of=/dev/vda bs=64k count=64 oflag=direct; done; "
+        "rm /tmp/stop) >/dev/null 2>&1 &"
     )
     try:
         listed = lab.run(["xenvirtio", "list", guest.name, "--json", "--interval", "3"]).check().stdout
         table = lab.run(["xenvirtio", "list", guest.name]).check().stdout.splitlines()
     finally:
-        guest.run("touch /tmp/stop; wait; sleep 1; rm /tmp/stop")
+        guest.run("touch /tmp/stop")
+        until(guest, "[ ! -e /tmp/stop ]")  # it writes no more: a later test may take vda away
     rows = {row["device"]: row for row in json.loads(listed)}
     rates, totals = rows["vda"]["rates"], rows["vda"]["totals"]
     assert 3 <= rates["seconds"] < 30
